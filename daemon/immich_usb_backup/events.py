@@ -1,0 +1,101 @@
+"""Every kind of event that the journal shows: a stable MESSAGE_ID, a priority and the sentence a person reads.
+
+One source for the log, the documentation and (later) the message catalog. A MESSAGE_ID never changes its meaning.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``message_id`` as journald wants it (32 hex digits), a ``logging`` level, and a template for ``policy.text.fill``."""
+
+    message_id: str
+    level: int
+    template: str
+
+
+_DEBUG, _INFO, _WARN, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+
+class Event(Enum):
+    """What can happen. The name in lower case, with dashes, is the event's code in documents."""
+
+    READY = Kind("07c4cf02b54d4ee5a67c0c41f183acb0", _INFO, "Waiting for disks on {transports}")
+    STOPPING = Kind("bba91f3f4e934b648ce51789556d5ab2", _INFO, "Stopping")
+    RELOADED = Kind(
+        "f6762925c267474489f500844ea58962", _INFO, "Configuration read again; it holds from the next run on"
+    )
+    RELOAD_REFUSED = Kind(
+        "20c832e2433c4c7cb5a809b2783287bd", _ERROR, "The new configuration has mistakes, the old one stays: {problems}"
+    )
+    MONITOR_OVERFLOW = Kind(
+        "83d28833285045bb8e8f136bae4f6f49", _WARN, "Device events were lost in a burst; looked at all disks again"
+    )
+    DISK_IGNORED = Kind("45eb928020ea4e9abbb8a108160c386a", _INFO, "Ignored {device} {label:quote}: {reasons}")
+    DISK_IRRELEVANT = Kind("a1bccbc888ec4a60a27e30acd360aac8", _DEBUG, "Ignored {device}: {reasons}")
+    DISK_QUEUED = Kind("eb5e9971ee8246fd899c83cb30bfeaa6", _INFO, "{device} {label:quote} waits for the disk before it")
+    DISK_UNMARKED = Kind(
+        "50b8fb734ee5484a9290f86c5b184354",
+        _INFO,
+        "{device} {label:quote} has no marker immich-server-backups: left as it was",
+    )
+    DISK_UNREADABLE = Kind(
+        "0f5ca4224d58477eb8de154ee8732159", _WARN, "Could not look for the marker on {device} {label:quote}: {message}"
+    )
+    DISK_REMOVED = Kind("267cb7446a154646ba6c5c91e99023ba", _INFO, "{disk:quote} was unplugged")
+    RUN_STARTED = Kind(
+        "1fe6fc52630d4657a23ba96fe7e75221",
+        _INFO,
+        "Backing up to {disk:quote} ({device}, {total_bytes:size}, {free_bytes:size} free)",
+    )
+    STAGE_STARTED = Kind("36ed0747f33046108da52b83352bf470", _DEBUG, "{stage} begins")
+    STAGE_PROGRESS = Kind("ad4642eaf5f546d8a412d2ca91f89dd6", _DEBUG, "{stage}: {percent} %")
+    STAGE_DONE = Kind("8c9b388a9a654786be2275331be65421", _INFO, "{summary}")
+    FINDING_NOTE = Kind("286d96a619264d178c63e4408f3824c3", _INFO, "{message}")
+    FINDING = Kind("46d4a40dde9741ca8557f44a8b6a0872", _WARN, "{message} {hint}")
+    RUN_OK = Kind("0f86d6ce83884ab780c58acc7ab3952a", _INFO, "{message}")
+    RUN_PARTIAL = Kind("c37fc77dbe254942b94ac6634b06759e", _WARN, "{message}")
+    RUN_FAILED = Kind("5589fd7552794a7e8b6e64b153ffd698", _ERROR, "{message}")
+    RUN_INTERRUPTED = Kind("16a8f01c1c7e4116a348315267c755ea", _WARN, "{message}")
+    CRASHED_RUN_FOUND = Kind(
+        "d695663ace334d309077dcc945a36e5c",
+        _WARN,
+        "The service ended in the middle of a run on {disk:quote}; cleaned up after it",
+    )
+    NO_INHIBITOR = Kind("1ee793e41b3a4eb891a09781596a7eaa", _DEBUG, "Cannot hold off {what} during the run: {message}")
+    POWERED_OFF = Kind("eee742871d03488eae990092b5ac0505", _DEBUG, "{disk:quote} is powered off")
+    DELIVERED = Kind("0be84ec7dea74155b80bad0eee3aee96", _INFO, "Told {channel} about the run on {disk:quote}")
+    DELIVERY_FAILED = Kind(
+        "f107ffd6e6e94ecbbc8a43ed3affc9ad",
+        _WARN,
+        "Could not tell {channel}: {message} Next try in {seconds:duration}. {hint}",
+    )
+    DELIVERY_GIVEN_UP = Kind(
+        "1e704c8b51794dc1af7178a5c9824256", _ERROR, "Gave up telling {channel} about run {about}: {message} {hint}"
+    )
+    OUTBOX_UNREADABLE = Kind(
+        "b4f91433a5d94108bef341b15f1eb4be", _ERROR, "{file:quote} in the outbox cannot be read: {message}"
+    )
+    ANNOUNCE_FAILED = Kind(
+        "62fa90723b694cd0b71cd12db3418c19",
+        _ERROR,
+        "The outcome is in the history, but could not be handed on: {message} {hint}",
+    )
+    FATAL = Kind("0e9ff4171b724ff4902042e887fd6b61", _ERROR, "{message} {hint}")
+    BUG = Kind("f779b05ec7004e55bfe0d9998909a076", _ERROR, "A bug in immich-usb-backup: {message}")
+    AGENT_READY = Kind("16424d924412440f8075909e638bb23d", _INFO, "Showing backups on this desktop")
+
+    @property
+    def kind(self) -> Kind:
+        """The constant facts about this event."""
+        return self.value
+
+    @property
+    def code(self) -> str:
+        """The name that documents and the journal use: ``run-ok``."""
+        return self.name.lower().replace("_", "-")

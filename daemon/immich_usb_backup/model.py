@@ -1,0 +1,229 @@
+"""The values that flow through a backup: frozen, without behaviour, without I/O.
+
+Sizes are bytes, durations seconds, times timezone-aware datetimes in UTC, file names ``bytes`` where they come
+from a disk (Linux file names are bytes) and ``str`` where a person reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+BACKUP_FOLDER = "immich-server-backups"
+"""The marker's name and the only folder on the disk that is ever written to."""
+
+
+TEMPORARY = ".partial"
+"""Folders of this name on the disk hold files that are not whole yet; they are emptied by the next run."""
+
+
+class Outcome(StrEnum):
+    """How a run ended. Only ``ok`` means: everything that was asked for is on the disk."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class Severity(StrEnum):
+    """What a finding does to the outcome: nothing, makes it partial, makes it failed or interrupted."""
+
+    NOTE = "note"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class Stage(StrEnum):
+    """The steps of a run, in their order."""
+
+    MOUNT = "mount"
+    DATABASE = "database"
+    CONFIG = "config"
+    UPLOAD = "upload"
+    LIBRARY = "library"
+    PROFILE = "profile"
+    FLUSH = "flush"
+    UNMOUNT = "unmount"
+
+
+LIBRARY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE)
+"""The folders with originals, in the order in which a file that Immich moves meanwhile is still met."""
+
+
+class DeviceAction(StrEnum):
+    """What udev said. ``present`` is ours: the device was there when we looked."""
+
+    ADD = "add"
+    CHANGE = "change"
+    REMOVE = "remove"
+    PRESENT = "present"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlugIn:
+    """One plugging-in of one disk: a new one gets a new sequence number, a reboot a new boot id."""
+
+    boot_id: str
+    disk_sequence: int
+    device_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSeen:
+    """A block device with its udev properties as they were at the moment of the event.
+
+    ``transport`` is ``usb``, ``mmc``, ``loop`` or what udev calls the bus. Text may be hostile: it comes from the disk.
+    """
+
+    action: DeviceAction
+    device_node: str
+    plug_in: PlugIn
+    transport: str
+    file_system: str
+    uuid: str
+    label: str = ""
+    model: str = ""
+    serial: str = ""
+    size: int = 0
+    whole_disk: bool = False
+    has_partitions: bool = False
+
+    @property
+    def device_number_text(self) -> str:
+        """``major:minor``, as in /proc/self/mountinfo and /sys/dev/block."""
+        number = self.plug_in.device_number
+        return f"{os.major(number)}:{os.minor(number)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """The same partition as UDisks2 sees it. ``block_path`` and ``drive_path`` are D-Bus object paths."""
+
+    block_path: str
+    drive_path: str | None
+    device_node: str
+    device_number: int
+    file_system: str
+    uuid: str
+    label: str
+    connection_bus: str
+    size: int
+    read_only: bool
+    mount_points: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A mounted partition. ``ours`` is false where a desktop's automounter had mounted it before us."""
+
+    partition: Partition
+    path: str
+    read_only: bool
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """The opt-in marker that lies in the root of a disk.
+
+    ``entry`` is its name there; ``is_folder`` tells the folder from a file; ``name`` is what a marker file calls the disk.
+    """
+
+    entry: str
+    is_folder: bool
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """How messages and the history speak of a disk. ``name`` is the marker's name, else the label, else the UUID."""
+
+    name: str
+    uuid: str
+    label: str
+    model: str
+    serial: str
+    size: int
+    device_node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that a run noticed: what happened, and what the user can do about it.
+
+    ``code`` is stable and documented; ``items`` names the files concerned (at most a few hundred, ``count`` has all).
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    hint: str = ""
+    items: tuple[str, ...] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageReport:
+    """What one stage did. ``files`` and ``bytes`` count what was written to the disk, not what was already there."""
+
+    stage: Stage
+    seconds: float
+    files: int = 0
+    bytes: int = 0
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """Everything about one run, as history keeps it and notifiers tell it."""
+
+    run_id: str
+    server: str
+    disk: Disk
+    started: datetime
+    ended: datetime
+    outcome: Outcome
+    safe_to_unplug: bool
+    powered_off: bool = False
+    findings: tuple[Finding, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    dump: str | None = None
+    dump_time: datetime | None = None
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is. ``done`` and ``total`` are bytes; ``total`` is 0 where it is not known yet."""
+
+    run_id: str
+    disk_name: str
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    percent: int | None = None
+    current: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Accepted when there is no reason against it; a rejection carries all its reasons."""
+
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOutput:
+    """What a stage hands back to the run."""
+
+    report: StageReport
+    findings: tuple[Finding, ...] = field(default=())
