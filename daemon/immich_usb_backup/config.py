@@ -1,0 +1,214 @@
+"""The configuration: TOML in, one frozen, typed value out, or every mistake at once with its path and a hint."""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from immich_usb_backup.errors import ConfigError
+from immich_usb_backup.model import Outcome
+
+DEFAULT_PATH = Path("/etc/immich-usb-backup/config.toml")
+_LONGEST_CONFIG = 1_000_000
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path, one that begins with /")
+    return path
+
+
+def _address(text: str) -> str:
+    if not text.isprintable() or text.count("@") != 1 or " " in text or text[0] == "@" or text[-1] == "@":
+        raise ValueError("must be a plain mail address such as me@example.org")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("must be one line of text")
+    return text
+
+
+AbsolutePath: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+Address: TypeAlias = Annotated[str, Field(min_length=3), AfterValidator(_address)]
+Line: TypeAlias = Annotated[str, AfterValidator(_one_line)]
+OutcomeName: TypeAlias = Annotated[Outcome, Field(strict=False)]
+Transport: TypeAlias = Literal["usb", "mmc", "loop"]
+
+_ALL_OUTCOMES = tuple(Outcome)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
+
+
+class Database(_Section):
+    """Immich's own dumps: where they are and how many the disk keeps."""
+
+    dumps: AbsolutePath | None = None
+    """Folder with Immich's routine dumps; default: ``backups`` in the media location."""
+    keep: int = Field(default=14, ge=1, le=1000)
+    """Dumps that stay on the disk, the newest."""
+
+
+class Disks(_Section):
+    """Which disks are looked at and how they are left."""
+
+    transports: Annotated[tuple[Transport, ...], Field(strict=False, min_length=1)] = ("usb",)
+    """Buses: ``usb``, ``mmc`` (SD card readers), ``loop`` (for trials)."""
+    automounter_grace_seconds: int = Field(default=3, ge=0, le=60)
+    """How long a desktop's automounter may have to mount a new disk before we do."""
+    power_off: bool = False
+    """Switch the disk off after the unmount. Affects every disk in the same enclosure."""
+
+
+class Mail(_Section):
+    """Mail through an SMTP server, sent by the notifier. Without ``host`` no mail is sent."""
+
+    host: Line
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """Default by ``security``: 587, 465 or 25."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """``none`` is for a server on this machine only."""
+    username: Line | None = None
+    password_file: AbsolutePath | None = None
+    """First line is the password. Default: the systemd credential ``smtp-password``, where there is one."""
+    ca_file: AbsolutePath | None = None
+    """Certificates to trust instead of the system's, for a server with a certificate of your own."""
+    sender: Address = Field(default_factory=lambda: f"immich-usb-backup@{socket.getfqdn()}", alias="from")
+    to: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
+    on: Annotated[tuple[OutcomeName, ...], Field(strict=False)] = _ALL_OUTCOMES
+    """Outcomes that are mailed."""
+
+    @model_validator(mode="after")
+    def _plain_only_at_home(self) -> Mail:
+        if self.security == "none" and self.host not in {"localhost", "127.0.0.1", "::1"}:
+            raise ValueError('security = "none" is allowed for localhost only: anybody on the way could read the mail')
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port, by ``security`` where none is given."""
+        return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
+
+
+class Desktop(_Section):
+    """What the agents in users' sessions show."""
+
+    on: Annotated[tuple[OutcomeName, ...], Field(strict=False)] = _ALL_OUTCOMES
+    """Outcomes that are shown."""
+    progress: bool = True
+    """Show that a backup has begun and how far it is."""
+
+
+class Logging(_Section):
+    """How much goes to the journal."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """Everything a user can set. Every default fits Immich on NixOS."""
+
+    media_location: AbsolutePath = Path("/var/lib/immich")
+    """The folder that holds Immich's upload, library, profile and backups."""
+    config_files: Annotated[tuple[AbsolutePath, ...], Field(strict=False)] = ()
+    """Files and folders that are zipped to the disk: docker-compose.yml and .env, or /etc/nixos."""
+    keep_config_files: int = Field(default=14, ge=1, le=1000)
+    """Zips of the configuration that stay on the disk, the newest."""
+    database: Database = Database()
+    disks: Disks = Disks()
+    mail: Mail | None = None
+    desktop: Desktop = Desktop()
+    logging: Logging = Logging()
+
+    @property
+    def dumps(self) -> Path:
+        """Where Immich puts its dumps."""
+        return self.database.dumps or self.media_location / "backups"
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file. Raises ``ConfigError`` with every problem."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_CONFIG + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", problems=(f"{path}: {error.strerror}",)
+        ) from error
+    return parse(content, origin=str(path))
+
+
+def parse(content: bytes, *, origin: str) -> Config:
+    """Turn TOML into a ``Config``; ``origin`` names the file in errors. Raises ``ConfigError``."""
+    if len(content) > _LONGEST_CONFIG:
+        raise _invalid(origin, ["is larger than 1 MB"])
+    try:
+        raw = tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _invalid(origin, [f"is not UTF-8 text (byte {error.start})"]) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _invalid(origin, [f"is not TOML: {error}"]) from error
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise _invalid(origin, [_problem(detail) for detail in error.errors()]) from error
+
+
+def _invalid(origin: str, problems: Iterable[str]) -> ConfigError:
+    lines = tuple(f"{origin}: {problem}" for problem in problems)
+    return ConfigError(
+        f"{origin} has {len(lines)} mistake{'s' * (len(lines) != 1)}: {'; '.join(lines)}", problems=lines
+    )
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    location = tuple(detail["loc"])
+    path = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: there is no such option{_did_you_mean(location)}"
+    if detail["type"] == "missing":
+        return f"{path}: is required"
+    text = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
+    got = "" if isinstance(detail["input"], dict) else f" (it is {_shown(detail['input'])})"
+    return f"{path or 'the file'}: {text}{got}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def _did_you_mean(location: tuple[Any, ...]) -> str:
+    """Close names at the same place, else the same name in another section."""
+    *parents, wrong = (str(part) for part in location)
+    if close := difflib.get_close_matches(wrong, _options_at(tuple(parents)), n=1, cutoff=0.6):
+        return f", did you mean {'.'.join([*parents, close[0]])}?"
+    elsewhere = [f"{section}.{wrong}" for section in _SECTIONS if wrong in _options_at((section,))]
+    if wrong in _options_at(()) and parents:
+        elsewhere.append(f"{wrong} (before the first [section])")
+    return f", did you mean {elsewhere[0]}?" if elsewhere else ""
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "database": Database,
+    "disks": Disks,
+    "mail": Mail,
+    "desktop": Desktop,
+    "logging": Logging,
+}
+
+
+def _options_at(parents: tuple[str, ...]) -> list[str]:
+    model: type[_Section] | None = Config if not parents else _SECTIONS.get(".".join(parents))
+    if model is None:
+        return []
+    return [field.alias or name for name, field in model.model_fields.items()]
