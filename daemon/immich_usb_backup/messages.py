@@ -1,0 +1,128 @@
+"""What people are told about a run, in one place for every channel: journal, desktop, mail.
+
+All text is plain and on clean lines: names from a disk are made printable here; a channel that needs markup escapes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from immich_usb_backup.model import LIBRARY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
+from immich_usb_backup.policy.text import counted, duration, moment, printable, sentence, size
+
+STAGE_WORDS = {
+    Stage.MOUNT: "preparing",
+    Stage.DATABASE: "copying the database dump",
+    Stage.CONFIG: "copying the configuration",
+    Stage.UPLOAD: "copying photos (upload)",
+    Stage.LIBRARY: "copying photos (library)",
+    Stage.PROFILE: "copying profile pictures",
+    Stage.FLUSH: "writing the last data to the disk",
+    Stage.UNMOUNT: "unmounting",
+}
+_ITEMS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A headline that says it all, then what happened line by line, then what to do."""
+
+    headline: str
+    lines: tuple[str, ...]
+    todo: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Everything below the headline, as plain text."""
+        return "\n".join((*self.lines, *self.todo))
+
+
+def outcome_message(report: RunReport) -> Message:
+    """What to say when a run has ended."""
+    serious = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
+    notes = [finding for finding in report.findings if finding.severity is Severity.NOTE]
+    todo = tuple(dict.fromkeys(finding.hint for finding in serious if finding.hint))
+    lines = [line for finding in serious for line in _finding_lines(finding)]
+    lines += [_amount(report), *filter(None, (_dump_line(report), _space_line(report)))]
+    lines += [line for finding in notes for line in _finding_lines(finding)]
+    return Message(headline=headline(report), lines=tuple(lines), todo=todo)
+
+
+def headline(report: RunReport) -> str:
+    """The outcome in one line: may the disk go, and is the backup whole?"""
+    name = f"'{printable(report.disk.name)}'"
+    unplug = _unplug_words(report)
+    return {
+        Outcome.OK: f"{name} is backed up: {unplug}",
+        Outcome.PARTIAL: f"{name} is backed up, but not everything: {unplug}",
+        Outcome.FAILED: f"Backup to {name} failed: {unplug}",
+        Outcome.INTERRUPTED: f"Backup to {name} was interrupted: {unplug}",
+    }[report.outcome]
+
+
+def _unplug_words(report: RunReport) -> str:
+    if report.safe_to_unplug:
+        return "safe to unplug"
+    if any(finding.code == "disk-gone" for finding in report.findings):
+        return "it was unplugged too early"
+    return "it may still be mounted, do not just unplug it"
+
+
+def story_line(report: RunReport) -> str:
+    """The whole outcome in one line, for the journal."""
+    serious = [f.message for f in report.findings if f.severity is not Severity.NOTE]
+    return sentence(headline(report), *serious, _amount(report))
+
+
+def started_line(disk_name: str) -> str:
+    """What to say when a run begins."""
+    return f"Backing up to '{printable(disk_name)}': please leave it plugged in"
+
+
+def progress_line(progress: Progress) -> str:
+    """One line on how far a run is."""
+    parts = [STAGE_WORDS[progress.stage]]
+    if progress.stage is Stage.FLUSH and progress.total:
+        parts.append(f"{size(max(0, progress.total - progress.done))} left")
+    elif progress.total and progress.stage in LIBRARY_STAGES:
+        parts.append(f"{size(progress.done)} of {size(progress.total)}")
+    if progress.percent is not None:
+        parts.append(f"{progress.percent} %")
+    return ", ".join(parts)
+
+
+def finding_line(finding: Finding) -> str:
+    """A finding in one line, with the first of its files."""
+    shown = ", ".join(finding.items[:3])
+    more = f" and {finding.count - 3:,} more" if finding.items and finding.count > 3 else ""
+    return sentence(f"{finding.message} ({shown}{more})" if shown else finding.message)
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    lines = [sentence(finding.message)]
+    lines += [f"  - {item}" for item in finding.items[:_ITEMS_SHOWN]]
+    if (left := finding.count - _ITEMS_SHOWN) > 0 and finding.items:
+        lines.append(f"  - and {left:,} more")
+    return lines
+
+
+def _amount(report: RunReport) -> str:
+    files, copied = _sum(report.stages)
+    took = duration((report.ended - report.started).total_seconds())
+    if files == 0:
+        return f"Nothing new had to be copied ({took})."
+    return f"{counted(files, 'file')} ({size(copied)}) copied in {took}."
+
+
+def _sum(stages: tuple[StageReport, ...]) -> tuple[int, int]:
+    return sum(stage.files for stage in stages), sum(stage.bytes for stage in stages)
+
+
+def _dump_line(report: RunReport) -> str:
+    if report.dump_time is None:
+        return ""
+    return f"The database is as of {moment(report.dump_time)}."
+
+
+def _space_line(report: RunReport) -> str:
+    return "" if report.free_bytes is None else f"{size(report.free_bytes)} are free on the disk."

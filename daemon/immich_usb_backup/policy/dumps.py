@@ -1,0 +1,61 @@
+"""Which of the files in Immich's ``backups`` folder are routine dumps, and in which order they were made.
+
+Names and traps as read from Immich 1.120 to 3.1: the folder also holds dumps that are still being written, uploads
+and restore points; a sort by name or by modification time picks wrong ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_EPOCH_NAME = re.compile(r"immich-db-backup-(\d{13})\.sql\.gz")
+_DATED_NAME = re.compile(r"immich-db-backup-(\d{8}T\d{6})-v(\d[\w.\-+]*?)-pg(\d[\w.]*)\.sql\.gz")
+
+HEADERS = (b"-- PostgreSQL database dump", b"-- PostgreSQL database cluster dump")
+FOOTERS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
+TAIL_BYTES = 4096
+"""The footer lies within this many bytes of the end, perhaps followed by a ``\\unrestrict`` line."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DumpName:
+    """A routine dump. ``time`` is from the name: UTC in the old form, the server's local time in the new one."""
+
+    time: datetime
+    name: str
+
+
+def parse_dump_name(name: str, *, local: datetime | None = None) -> DumpName | None:
+    """The dump's name and time, or None where it is no routine dump. ``local`` gives the server's zone."""
+    if match := _EPOCH_NAME.fullmatch(name):
+        return DumpName(datetime.fromtimestamp(int(match[1]) / 1000, UTC), name)
+    if match := _DATED_NAME.fullmatch(name):
+        try:
+            naive = datetime.strptime(match[1], "%Y%m%dT%H%M%S")  # noqa: DTZ007
+        except ValueError:
+            return None
+        zoned = naive.replace(tzinfo=local.tzinfo) if local else naive.astimezone()
+        return DumpName(zoned.astimezone(UTC), name)
+    return None
+
+
+def newest_first(names: Iterable[str]) -> tuple[DumpName, ...]:
+    """The routine dumps among ``names``, newest first."""
+    return tuple(sorted(filter(None, map(parse_dump_name, names)), reverse=True))
+
+
+def dump_problem(head: bytes, tail: bytes) -> str | None:
+    """What is wrong with a dump whose uncompressed beginning and end are these, or None."""
+    if not any(header in head for header in HEADERS):
+        return "it does not begin like a dump of PostgreSQL"
+    if not any(footer in tail for footer in FOOTERS):
+        return "its end is missing: the dump was not finished"
+    return None
+
+
+def superfluous(names: Iterable[str], *, keep: int) -> tuple[str, ...]:
+    """The routine dumps that may go from the disk when the newest ``keep`` stay."""
+    return tuple(dump.name for dump in newest_first(names)[keep:])

@@ -1,0 +1,60 @@
+"""The opt-in marker: a folder ``immich-server-backups`` in the root of the disk, or a file of that name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+
+from immich_usb_backup.model import BACKUP_FOLDER, Marker
+from immich_usb_backup.policy.text import printable
+
+MARKER_ENDINGS = (".txt", ".toml")
+"""What "new file" on Windows and macOS adds; Windows hides it by default."""
+
+INNER_MARKER = "marker.toml"
+"""Name of a marker file after it has moved into the folder."""
+
+MARKER_BYTES = 64 * 1024
+"""No more than this is read of a marker file."""
+
+_NAME_LENGTH = 60
+
+
+def find_marker(entries: Iterable[tuple[str, bool]]) -> Marker | None:
+    """The marker among the root's ``(name, is a folder)`` pairs, a folder before a file.
+
+    exFAT does not tell upper from lower case, so neither do we. Anything that is neither a plain file nor a
+    folder must not be passed in.
+    """
+    found = [Marker(entry=name, is_folder=folder) for name, folder in entries if _is_marker(name, folder)]
+    found.sort(key=lambda marker: (not marker.is_folder, marker.entry))
+    return found[0] if found else None
+
+
+def marker_files(entries: Iterable[tuple[str, bool]]) -> tuple[str, ...]:
+    """The marker files beside a marker folder, sorted: one of them may name the disk."""
+    return tuple(sorted(name for name, folder in entries if not folder and _is_marker(name, folder)))
+
+
+def _is_marker(name: str, folder: bool) -> bool:  # noqa: FBT001
+    lower = name.lower()
+    if lower == BACKUP_FOLDER:
+        return True
+    return not folder and lower in {BACKUP_FOLDER + ending for ending in MARKER_ENDINGS}
+
+
+def has_folder_name(marker: Marker) -> bool:
+    """Whether the marker stands where the folder must be made."""
+    return not marker.is_folder and marker.entry.lower() == BACKUP_FOLDER
+
+
+def disk_name(content: bytes) -> str | None:
+    """The ``name`` that a marker file gives the disk, or None. Half-written and foreign contents are no error."""
+    try:
+        text = content[:MARKER_BYTES].decode("utf-8-sig")
+        value = tomllib.loads(text.replace("\r\n", "\n")).get("name")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        return None
+    if not isinstance(value, str):
+        return None
+    return printable(value.strip())[:_NAME_LENGTH] or None
