@@ -1,0 +1,166 @@
+"""rsync as the one that copies: it is given a list of names and does nothing else, above all it deletes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from immich_usb_backup.errors import CommandFailed, DeadlineMissed
+from immich_usb_backup.model import TEMPORARY
+from immich_usb_backup.ports import CopyResult, Target
+from immich_usb_backup.protect import protected
+
+# Flags that suit exFAT (measured): no owners, modes or links; times are kept to 10 ms. The list says what is to be
+# copied, so rsync must not decide again (--ignore-times), and a file is not in place before it is whole (--temp-dir).
+FLAGS = (
+    "--files-from=-",
+    "--from0",
+    "--times",
+    "--omit-dir-times",
+    "--no-perms",
+    "--no-owner",
+    "--no-group",
+    "--ignore-times",
+    "--whole-file",
+    "--no-inc-recursive",
+    f"--temp-dir={TEMPORARY}",
+    "--info=progress2,name0,stats0,flist0",
+    "--no-human-readable",
+    "--8-bit-output",
+    "--outbuf=N",
+)
+
+STALL_SECONDS = 600.0
+"""A slow disk may hold rsync up for minutes while the kernel writes out; ten without a word are too many."""
+
+_TERMINATE_SECONDS = 15.0
+_KILL_SECONDS = 10.0
+_COMPLAINTS_KEPT = 2000
+_LINE_LIMIT = 1 << 16
+_PROGRESS = re.compile(rb"\s*(\d+)\s+\d+%")
+_WENT_THROUGH = {0, 23, 24}
+_FULL = "No space left on device"
+
+
+class Rsync:
+    """The ``Copier`` port on the real rsync."""
+
+    def __init__(self, program: str = "rsync") -> None:
+        self._program = program
+
+    async def copy(
+        self, source: Path, target: Target, folder: str, paths: Iterable[bytes], progress: Callable[[int], None]
+    ) -> CopyResult:
+        """Copy the files. Raises ``CommandFailed`` where rsync is missing, ``DeadlineMissed`` where it hangs."""
+        await target.clear_temporary(folder)
+        await target.make_folder(f"{folder}/{TEMPORARY}")  # inside: rsync 3.5 refuses a way up, and follows no links
+        process = await self._start(source, target, folder)
+        run = _Run(process, progress)
+        try:
+            exit_code = await run.to_end(b"".join(path + b"\0" for path in paths))
+        finally:
+            await protected(_stop(process))
+        if exit_code in _WENT_THROUGH:
+            await target.clear_temporary(folder)
+        return CopyResult(
+            finished=exit_code in _WENT_THROUGH,
+            full=any(_FULL in line for line in run.complaints),
+            complaints=tuple(run.complaints),
+            exit_code=exit_code,
+        )
+
+    async def _start(self, source: Path, target: Target, folder: str) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                self._program,
+                *FLAGS,
+                "--",
+                f"{source}/",
+                f"{folder}/",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=target.working_folder,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+                limit=_LINE_LIMIT,
+            )
+        except OSError as error:
+            raise CommandFailed(f"{self._program} cannot be started: {error.strerror}") from error
+
+
+class _Run:
+    """One running rsync: feeds it, listens to it, sees that it gets on."""
+
+    def __init__(self, process: asyncio.subprocess.Process, progress: Callable[[int], None]) -> None:
+        self._process = process
+        self._progress = progress
+        self._heard = asyncio.Event()
+        self.complaints: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)
+
+    async def to_end(self, names: bytes) -> int:
+        """Feed it the names and wait for its end. Raises ``DeadlineMissed``."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                work = [group.create_task(part) for part in (self._feed(names), self._listen(), self._complain())]
+                await asyncio.wait(work)
+                code = await self._process.wait()
+                watch.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # only the watch raises
+        return code
+
+    async def _feed(self, names: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, ConnectionResetError):  # its exit code tells why it ended
+            self._process.stdin.write(names)
+            await self._process.stdin.drain()
+            self._process.stdin.close()
+            await self._process.stdin.wait_closed()
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        rest = b""
+        while chunk := await self._process.stdout.read(_LINE_LIMIT):
+            self._heard.set()
+            *lines, rest = re.split(rb"[\r\n]", rest + chunk)
+            rest = rest[-_LINE_LIMIT:]
+            if found := [match for line in lines if (match := _PROGRESS.match(line))]:
+                self._progress(int(found[-1][1]))
+
+    async def _complain(self) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        while chunk := await self._process.stderr.read(_LINE_LIMIT):
+            self._heard.set()
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-_LINE_LIMIT:]
+            self.complaints += [os.fsdecode(line) for line in lines if line.strip()]
+        if rest.strip():
+            self.complaints.append(os.fsdecode(rest))
+
+    async def _watch(self) -> None:
+        while True:
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._heard.wait()
+            except TimeoutError as error:
+                raise DeadlineMissed(f"Copying did not get on for {STALL_SECONDS:.0f} seconds") from error
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End it if it still runs, so that it holds the disk no longer; it clears its temporary files away by itself."""
+    for signal, seconds in ((process.terminate, _TERMINATE_SECONDS), (process.kill, _KILL_SECONDS)):
+        if process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            signal()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await process.wait()

@@ -1,0 +1,102 @@
+"""Blocking work beside the loop, with a deadline on its progress.
+
+A dead disk leaves a system call hanging where no signal reaches it. Such a thread must hold up neither the loop nor
+the end of the process, so these are daemon threads of their own and not a pool's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from immich_usb_backup.errors import DeadlineMissed
+
+T = TypeVar("T")
+
+STALL_SECONDS = 180.0
+"""No progress for this long, and the work is given up. Slow disks stop for a minute while they write out."""
+
+_STOP_SECONDS = 20.0
+_LOOK_SECONDS = 5.0
+
+
+class Stopped(Exception):
+    """Raised inside the thread when nobody waits for it any more."""
+
+
+class Pulse:
+    """How the thread shows that it gets on, and learns that it should stop."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.stopped = False
+
+    def beat(self) -> None:
+        """Call this at each small step. Raises ``Stopped``."""
+        if self.stopped:
+            raise Stopped
+        self.beats += 1
+
+
+async def in_thread(work: Callable[[Pulse], T], *, what: str, stall_seconds: float = STALL_SECONDS) -> T:
+    """Run ``work`` in a thread. Raises what it raises, or ``DeadlineMissed`` when its pulse stands still.
+
+    Cancelled, it asks the thread to stop and waits a little, so that what the thread holds open is free again.
+    """
+    pulse = Pulse()
+    future = _start(work, pulse)
+    try:
+        await _watch(future, pulse, what, stall_seconds)
+    except (asyncio.CancelledError, DeadlineMissed):
+        pulse.stopped = True
+        await asyncio.wait({future}, timeout=_STOP_SECONDS)
+        if future.done() and not future.cancelled():
+            future.exception()
+        raise
+    return future.result()
+
+
+def _start(work: Callable[[Pulse], T], pulse: Pulse) -> asyncio.Future[T]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def body() -> None:
+        try:
+            result = context.run(work, pulse)
+        except BaseException as error:  # noqa: BLE001  # it belongs to whoever awaits the future
+            _post(loop, _fail, future, error)
+        else:
+            _post(loop, _succeed, future, result)
+
+    threading.Thread(target=body, daemon=True, name="blocking-work").start()
+    return future
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(function, *args)
+
+
+def _succeed(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+async def _watch(future: asyncio.Future[Any], pulse: Pulse, what: str, stall_seconds: float) -> None:
+    waited, last = 0.0, -1
+    while not future.done():
+        step = min(_LOOK_SECONDS, stall_seconds)
+        await asyncio.wait({future}, timeout=step)
+        waited, last = (0.0, pulse.beats) if pulse.beats != last else (waited + step, last)
+        if not future.done() and waited >= stall_seconds:
+            raise DeadlineMissed(f"{what} did not get on for {stall_seconds:.0f} seconds")
