@@ -1,0 +1,105 @@
+"""The daemon's face on the system bus: what goes on as signals, and the state for who comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from immich_usb_backup import dbus_names, messages
+from immich_usb_backup.adapters.bus import Bus, ServedMethod, variants
+from immich_usb_backup.adapters.watchers import RateLimit
+from immich_usb_backup.config import Desktop
+from immich_usb_backup.model import Progress, RunReport
+
+SIGNAL_SECONDS = 0.5
+
+_INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
+_XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
+<node>
+  <interface name="{dbus_names.MANAGER}">
+    <method name="{dbus_names.GET_STATE}"><arg name="state" type="a{{sv}}" direction="out"/></method>
+    <signal name="{dbus_names.RUN_STARTED}"><arg name="run" type="a{{sv}}"/></signal>
+    <signal name="{dbus_names.RUN_PROGRESS}"><arg name="progress" type="a{{sv}}"/></signal>
+    <signal name="{dbus_names.RUN_FINISHED}"><arg name="report" type="a{{sv}}"/></signal>
+    <signal name="{dbus_names.DISK_REMOVED}"><arg name="disk" type="a{{sv}}"/></signal>
+  </interface>
+</node>
+"""
+
+
+class DaemonOnBus:
+    """The ``Watchers`` port as D-Bus signals, and ``GetState``."""
+
+    def __init__(self, bus: Bus, desktop: Callable[[], Desktop], monotonic: Callable[[], float]) -> None:
+        self._bus = bus
+        self._desktop = desktop
+        self._limit = RateLimit(SIGNAL_SECONDS, monotonic)
+        self._state: dict[str, Any] = {"running": False}
+
+    async def start(self) -> None:
+        """Own the name and answer. Raises ``BusCallFailed`` where the name is taken or refused, ``BusLost``."""
+        methods = {dbus_names.GET_STATE: ServedMethod("", "a{sv}", self._get_state)}
+        self._bus.serve(dbus_names.OBJECT_PATH, dbus_names.MANAGER, methods)
+        introspect = {"Introspect": ServedMethod("", "s", _introspect)}
+        self._bus.serve(dbus_names.OBJECT_PATH, _INTROSPECTABLE, introspect)
+        await self._bus.request_name(dbus_names.BUS_NAME)
+
+    async def _get_state(self) -> Sequence[Any]:
+        return [variants(self._state)]
+
+    def started(self, run_id: str, disk_name: str) -> None:
+        """A run begins."""
+        fields = {
+            "run": run_id,
+            "disk": disk_name,
+            "headline": messages.started_line(disk_name),
+            "shown": self._desktop().progress,
+        }
+        self._state = {"running": True, **fields}
+        self._emit(dbus_names.RUN_STARTED, fields)
+
+    def progress(self, progress: Progress) -> None:
+        """A run goes on: two signals a second at most."""
+        fields = {
+            "run": progress.run_id,
+            "disk": progress.disk_name,
+            "stage": progress.stage.value,
+            "percent": -1 if progress.percent is None else progress.percent,
+            "done": progress.done,
+            "total": progress.total,
+            "line": messages.progress_line(progress),
+        }
+        self._state = {**self._state, **fields}
+        if self._limit.allows(progress.stage):
+            self._emit(dbus_names.RUN_PROGRESS, fields)
+
+    def finished(self, report: RunReport) -> None:
+        """A run is over."""
+        self._state = {"running": False}
+        message = messages.outcome_message(report)
+        self._emit(
+            dbus_names.RUN_FINISHED,
+            {
+                "run": report.run_id,
+                "disk": report.disk.name,
+                "uuid": report.disk.uuid,
+                "outcome": report.outcome.value,
+                "safe_to_unplug": report.safe_to_unplug,
+                "headline": message.headline,
+                "body": "\n".join(message.lines),
+                "todo": "\n".join(message.todo),
+                "shown": report.outcome in self._desktop().on,
+            },
+        )
+
+    def disk_removed(self, uuid: str, disk_name: str) -> None:
+        """A disk was unplugged."""
+        self._emit(dbus_names.DISK_REMOVED, {"uuid": uuid, "disk": disk_name})
+
+    def _emit(self, member: str, fields: Mapping[str, Any]) -> None:
+        self._bus.emit(dbus_names.OBJECT_PATH, dbus_names.MANAGER, member, "a{sv}", [variants(fields)])
+
+
+async def _introspect() -> Sequence[Any]:
+    return [_XML]

@@ -1,0 +1,70 @@
+"""A run report as JSON, for the history and the outbox: versioned, and always valid UTF-8."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from immich_usb_backup.errors import StateDamaged
+from immich_usb_backup.model import RunReport
+from immich_usb_backup.policy.text import printable
+
+VERSION = 1
+"""Grows when an older reader would misunderstand; it ignores fields that it does not know."""
+
+_ADAPTER: TypeAdapter[RunReport] = TypeAdapter(RunReport)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def dump(report: RunReport) -> bytes:
+    """The report as one JSON document. Bytes of a file name that are no text are kept as ``\\xNN``."""
+    document = {"version": VERSION, "report": _clean(_ADAPTER.dump_python(report, mode="json"))}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def load(content: bytes) -> RunReport:
+    """The report in a JSON document. Raises ``StateDamaged`` for anything else, and for one of a newer version."""
+    try:
+        document = from_json(content)
+    except ValueError as error:
+        raise StateDamaged(f"it is not JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("version"), int):
+        raise StateDamaged("it is not a run report")
+    if document["version"] > VERSION:
+        raise StateDamaged(f"it was written by a newer version (format {document['version']}, known is {VERSION})")
+    return _report(document.get("report"))
+
+
+def _report(value: object) -> RunReport:
+    try:
+        report = _ADAPTER.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StateDamaged(f"it is not a run report ({where}: {first['msg']})") from error
+    if any(time.tzinfo is None for time in _times(report)):
+        raise StateDamaged("it is not a run report (a time without a zone)")
+    return report
+
+
+def _times(report: RunReport) -> Iterator[datetime]:
+    yield from (report.started, report.ended)
+    if report.dump_time is not None:
+        yield report.dump_time
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no place for half a surrogate pair, which is how Python keeps a byte that is not UTF-8."""
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda match: printable(match[0]), value)
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    return value

@@ -1,0 +1,110 @@
+"""Who is told how a run goes: systemd's status line, listeners on D-Bus, a terminal. Each limits its own rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from immich_usb_backup import messages
+from immich_usb_backup.adapters.service import Service
+from immich_usb_backup.model import Progress, RunReport, Stage
+from immich_usb_backup.ports import Watchers
+
+STATUS_SECONDS = 1.0
+_MORE_TIME_SECONDS = 120
+
+
+class RateLimit:
+    """Lets something through once in ``seconds``, and at once when ``key`` changes."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._last: tuple[float, object] | None = None
+
+    def allows(self, key: object) -> bool:
+        """Whether it may go now."""
+        now = self._monotonic()
+        if self._last is not None and self._last[1] == key and now - self._last[0] < self._seconds:
+            return False
+        self._last = (now, key)
+        return True
+
+
+class AllWatchers:
+    """One ``Watchers`` out of several."""
+
+    def __init__(self, watchers: Sequence[Watchers]) -> None:
+        self._watchers = watchers
+
+    def started(self, run_id: str, disk_name: str) -> None:
+        """A run begins."""
+        for watcher in self._watchers:
+            watcher.started(run_id, disk_name)
+
+    def progress(self, progress: Progress) -> None:
+        """A run goes on."""
+        for watcher in self._watchers:
+            watcher.progress(progress)
+
+    def finished(self, report: RunReport) -> None:
+        """A run is over."""
+        for watcher in self._watchers:
+            watcher.finished(report)
+
+    def disk_removed(self, uuid: str, disk_name: str) -> None:
+        """A disk was unplugged."""
+        for watcher in self._watchers:
+            watcher.disk_removed(uuid, disk_name)
+
+
+class StatusLine:
+    """The line in ``systemctl status``. While data is written out, systemd is asked for patience with a stop."""
+
+    def __init__(self, service: Service, monotonic: Callable[[], float]) -> None:
+        self._service = service
+        self._limit = RateLimit(STATUS_SECONDS, monotonic)
+
+    def idle(self, text: str) -> None:
+        """Nothing goes on."""
+        self._service.status(f"Idle: {text}")
+
+    def started(self, run_id: str, disk_name: str) -> None:
+        """A run begins."""
+        del run_id
+        self._service.status(messages.started_line(disk_name))
+
+    def progress(self, progress: Progress) -> None:
+        """A run goes on."""
+        if self._limit.allows(progress.stage):
+            self._service.status(f"'{progress.disk_name}': {messages.progress_line(progress)}")
+            if progress.stage in {Stage.FLUSH, Stage.UNMOUNT}:
+                self._service.extend_timeout(_MORE_TIME_SECONDS)
+
+    def finished(self, report: RunReport) -> None:
+        """A run is over."""
+        self.idle(messages.headline(report))
+
+    def disk_removed(self, uuid: str, disk_name: str) -> None:
+        """A disk was unplugged."""
+
+
+class TerminalProgress:
+    """Progress lines for a person who watches in the foreground: at most one a second, and each stage's first."""
+
+    def __init__(self, write: Callable[[str], None], monotonic: Callable[[], float]) -> None:
+        self._write = write
+        self._limit = RateLimit(STATUS_SECONDS, monotonic)
+
+    def started(self, run_id: str, disk_name: str) -> None:
+        """A run begins."""
+
+    def progress(self, progress: Progress) -> None:
+        """A run goes on."""
+        if self._limit.allows(progress.stage):
+            self._write(f"         … {messages.progress_line(progress)}")
+
+    def finished(self, report: RunReport) -> None:
+        """A run is over."""
+
+    def disk_removed(self, uuid: str, disk_name: str) -> None:
+        """A disk was unplugged."""
