@@ -1,0 +1,67 @@
+"""Looking for the marker without leaving a trace: read-only, or through the mount that somebody else made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from immich_usb_backup.errors import UnmountBusy
+from immich_usb_backup.model import BACKUP_FOLDER, Marker, Mount, Partition
+from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_BYTES, disk_name, find_marker, marker_files
+from immich_usb_backup.ports import Ports, Targets
+from immich_usb_backup.protect import protected
+from immich_usb_backup.release import release
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The marker, or None, and the partition as it then was."""
+
+    marker: Marker | None
+    partition: Partition
+
+
+async def look_for_marker(partition: Partition, *, grace_seconds: float, ports: Ports) -> Looked:
+    """Find the marker. A disk that we mounted for this is unmounted again; one that was mounted stays so.
+
+    Raises ``MountFailed``, ``DiskGone``, ``DiskFailing``, ``UnmountBusy``.
+    """
+    partition = await ports.disks.wait_for_automounter(partition, seconds=grace_seconds)
+    mount = await ports.disks.mount(partition, read_only=True)
+    try:
+        marker = await read_marker(mount, ports.targets)
+    finally:
+        if mount.ours:
+            await protected(release(partition, ports=ports))
+    return Looked(marker, partition)
+
+
+async def read_marker(mount: Mount, targets: Targets) -> Marker | None:
+    """The marker in the root of a mounted disk, with the name that it gives the disk. Raises like ``Targets``."""
+    entries = await targets.list_root(mount)
+    marker = find_marker(entries)
+    if marker is None:
+        return None
+    files = [f"{BACKUP_FOLDER}/{INNER_MARKER}"] if marker.is_folder else []
+    for path in (*files, *marker_files(entries)):
+        content = await targets.read_root_file(mount, path, MARKER_BYTES)
+        if content and (name := disk_name(content)):
+            return Marker(entry=marker.entry, is_folder=marker.is_folder, name=name)
+    return marker
+
+
+async def mount_for_writing(partition: Partition, ports: Ports) -> Mount:
+    """Mount it as ours. An automounter's mount belongs to a desktop user: it is taken over, or used where it is busy
+    and we may write to it. Raises ``UnmountBusy``, ``MountFailed``, ``WrongDevice``, ``DiskGone``."""
+    mount = await ports.disks.mount(partition, read_only=False)
+    if mount.ours:
+        return mount
+    try:
+        await ports.disks.unmount(partition)
+    except UnmountBusy as error:
+        if ports.disks.writable(mount):
+            return mount
+        raise UnmountBusy(
+            f"A desktop has mounted the disk, and it cannot be taken over: {error.message}",
+            hint="Close what uses the disk, then unplug it and plug it in again.",
+        ) from error
+    return await ports.disks.mount(partition, read_only=False)

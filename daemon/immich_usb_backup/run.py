@@ -1,0 +1,373 @@
+"""One plug-in, from the partition that udev saw to the outcome that is told. Read it from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from structlog.contextvars import bound_contextvars
+
+from immich_usb_backup import messages
+from immich_usb_backup.config import Config
+from immich_usb_backup.errors import BackupError, DiskGone, DiskReadOnly, Interrupted, UnmountBusy
+from immich_usb_backup.events import Event
+from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
+from immich_usb_backup.model import (
+    LIBRARY_STAGES,
+    Finding,
+    Mount,
+    Outcome,
+    Partition,
+    PartitionSeen,
+    RunReport,
+    Severity,
+    Stage,
+    StageReport,
+)
+from immich_usb_backup.policy.eligibility import judge_partition
+from immich_usb_backup.policy.marker import has_folder_name
+from immich_usb_backup.policy.outcome import conclude, finding_of
+from immich_usb_backup.policy.report import first_report, identify
+from immich_usb_backup.policy.text import duration, utc_stamp
+from immich_usb_backup.ports import Ports, Target
+from immich_usb_backup.protect import protected
+from immich_usb_backup.release import release
+from immich_usb_backup.stages.config_files import back_up_config
+from immich_usb_backup.stages.context import RunContext, Work
+from immich_usb_backup.stages.database import back_up_database
+from immich_usb_backup.stages.library import back_up_folder, survey
+
+_OUTCOME_EVENTS = {
+    Outcome.OK: Event.RUN_OK,
+    Outcome.PARTIAL: Event.RUN_PARTIAL,
+    Outcome.FAILED: Event.RUN_FAILED,
+    Outcome.INTERRUPTED: Event.RUN_INTERRUPTED,
+}
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why a run is being cancelled; set before the cancellation."""
+
+    cause: BackupError | None = None
+
+
+async def back_up(seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop) -> RunReport | None:
+    """Look for the marker; where it is, back up, unmount, record and tell. None for a disk that is not ours.
+
+    Cancelled, it cleans up, records why, and returns the report all the same.
+    """
+    with bound_contextvars(device=seen.device_node, uuid=seen.uuid):
+        looked = await _look(seen, config=config, ports=ports)
+        if looked is None:
+            return None
+        return await _Run(seen, looked, config=config, ports=ports, stop=stop).story()
+
+
+async def _look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked | None:
+    try:
+        partition = await ports.disks.find(seen)
+        verdict = judge_partition(seen, partition, transports=config.disks.transports)
+        if not verdict.accepted:
+            ports.log.say(
+                Event.DISK_IGNORED, device=seen.device_node, label=seen.label, reasons="; ".join(verdict.reasons)
+            )
+            return None
+        grace = config.disks.automounter_grace_seconds
+        looked = await look_for_marker(partition, grace_seconds=grace, ports=ports)
+    except BackupError as error:
+        await _unreadable(seen, error, ports)
+        return None
+    if looked.marker is None:
+        ports.log.say(Event.DISK_UNMARKED, device=seen.device_node, label=seen.label)
+        return None
+    return looked
+
+
+async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> None:
+    """A disk that could not be looked at: a line for a stranger's; a failed run for one that we know."""
+    ports.log.say(Event.DISK_UNREADABLE, device=seen.device_node, label=seen.label, message=error.message)
+    name = await ports.history.disk_name(seen.uuid)
+    if name is None or isinstance(error, DiskGone):
+        return
+    partition = Partition(
+        block_path="",
+        drive_path=None,
+        device_node=seen.device_node,
+        device_number=seen.plug_in.device_number,
+        file_system=seen.file_system,
+        uuid=seen.uuid,
+        label=seen.label,
+        connection_bus="",
+        size=seen.size,
+        read_only=False,
+    )
+    started = ports.clock.now()
+    report = first_report(_run_id(ports), ports.server, identify(seen, partition, name), started)
+    await ports.history.begin(report, seen.plug_in)
+    failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=True)
+    await announce(replace(failed, ended=ports.clock.now()), ports)
+
+
+def _run_id(ports: Ports) -> str:
+    return f"{utc_stamp(ports.clock.now())}-{secrets.token_hex(2)}"
+
+
+class _Run:
+    """A run on a marked disk."""
+
+    def __init__(self, seen: PartitionSeen, looked: Looked, *, config: Config, ports: Ports, stop: Stop) -> None:
+        assert looked.marker is not None
+        self._seen = seen
+        self._marker = looked.marker
+        self._partition = looked.partition
+        self._ports = ports
+        self._stop = stop
+        self._flushed = False
+        self._unmounted = True
+        self._powered_off = False
+        self._run = RunContext(
+            run_id=_run_id(ports),
+            disk=identify(seen, looked.partition, looked.marker.name),
+            started=ports.clock.now(),
+            config=config,
+            ports=ports,
+        )
+
+    async def story(self) -> RunReport:
+        """Begin, work, conclude, tell."""
+        with bound_contextvars(run=self._run.run_id, disk=self._run.disk.name):
+            await self._begin()
+            await self._work()
+            report = self._conclude()
+            await _finish(announce(report, self._ports))
+            return report
+
+    async def _begin(self) -> None:
+        run = self._run
+        self._ports.watchers.started(run.run_id, run.disk.name)
+        try:
+            first = first_report(run.run_id, self._ports.server, run.disk, run.started)
+            await self._ports.history.begin(first, self._seen.plug_in)
+        except BackupError as error:
+            finding = finding_of(error)
+            run.note(replace(finding, severity=Severity.PARTIAL))  # the photos are worth more than the history
+
+    async def _work(self) -> None:
+        """All that can go wrong ends here, as a finding. The outermost edge of a run."""
+        try:
+            async with self._ports.inhibitor.held(f"Backing up to '{self._run.disk.name}'"):
+                await self._with_disk()
+        except asyncio.CancelledError:
+            cause = self._stop.cause or Interrupted("The backup was stopped")
+            self._note_once(finding_of(cause))
+            _forget_cancellation()
+        except BackupError as error:
+            self._note_once(finding_of(error))
+        except Exception as error:  # noqa: BLE001  # a bug must end in an unmounted disk and a message, not in silence
+            self._ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
+            self._run.note(_bug(error))
+
+    def _note_once(self, finding: Finding) -> None:
+        if all(known.code != finding.code for known in self._run.findings):
+            self._run.note(finding)
+
+    async def _with_disk(self) -> None:
+        self._run.show(Stage.MOUNT)
+        if self._partition.read_only:
+            raise DiskReadOnly(f"{self._partition.device_node} is write-protected")
+        mount = await mount_for_writing(self._partition, self._ports)
+        self._unmounted = False
+        target: Target | None = None
+        try:
+            target = await self._open(mount)
+            await self._copy_everything(Work(run=self._run, target=target))
+        finally:
+            await protected(self._let_go(target))
+
+    async def _open(self, mount: Mount) -> Target:
+        entry = self._marker.entry if has_folder_name(self._marker) else None
+        target = await self._ports.targets.open(mount, marker_entry=entry)
+        free = await target.free_bytes()
+        self._ports.log.say(
+            Event.RUN_STARTED,
+            disk=self._run.disk.name,
+            device=self._seen.device_node,
+            total_bytes=self._run.disk.size,
+            free_bytes=free,
+        )
+        return target
+
+    async def _copy_everything(self, work: Work) -> None:
+        await work.target.clear_temporary("")
+        await self._stage(Stage.DATABASE, lambda: back_up_database(work))
+        await self._stage(Stage.CONFIG, lambda: back_up_config(work))
+        seen = await survey(work)
+        for stage in LIBRARY_STAGES:
+            await self._stage(stage, lambda stage=stage: back_up_folder(work, stage, seen))  # type: ignore[misc]
+        self._run.free_bytes = await work.target.free_bytes()
+
+    async def _stage(self, stage: Stage, work: Callable[[], Awaitable[StageReport]]) -> None:
+        before = len(self._run.findings)
+        report = await work()
+        self._run.stages.append(report)
+        self._ports.log.say(
+            Event.STAGE_DONE,
+            stage=stage.value,
+            summary=report.summary,
+            seconds=round(report.seconds, 3),
+            files=report.files,
+            bytes=report.bytes,
+        )
+        for finding in self._run.findings[before:]:
+            self._say(finding)
+
+    def _say(self, finding: Finding) -> None:
+        event = Event.FINDING_NOTE if finding.severity is Severity.NOTE else Event.FINDING
+        self._ports.log.say(
+            event,
+            finding=finding.code,
+            message=messages.finding_line(finding),
+            hint=finding.hint,
+            items=finding.items,
+            count=finding.count,
+        )
+
+    async def _let_go(self, target: Target | None) -> None:
+        """Flush, close, unmount, power off. Runs to its end whatever happens; each failure becomes a finding."""
+        if target is not None:
+            await self._flush(target)
+            await target.close()
+        await self._unmount()
+        if self._unmounted and self._run.config.disks.power_off:
+            await self._power_off()
+
+    async def _flush(self, target: Target) -> None:
+        began = self._ports.clock.monotonic()
+        total = self._run.bytes_copied
+
+        def progress(written: int) -> None:
+            self._run.show(Stage.FLUSH, done=min(written, total), total=total)
+
+        progress(0)
+        try:
+            await target.flush(progress)
+        except (BackupError, OSError) as error:
+            self._note_once(finding_of(_as_backup_error(error)))
+            return
+        self._flushed = True
+        seconds = self._ports.clock.monotonic() - began
+        self._done(Stage.FLUSH, seconds, f"Everything is written out to the disk ({duration(seconds)})")
+
+    async def _unmount(self) -> None:
+        began = self._ports.clock.monotonic()
+        self._run.show(Stage.UNMOUNT)
+        try:
+            await release(self._partition, ports=self._ports)
+        except UnmountBusy as error:
+            severity = Severity.PARTIAL if self._flushed else Severity.FAILED
+            self._run.note(replace(finding_of(error), severity=severity))
+            return
+        except BackupError as error:
+            self._note_once(finding_of(error))
+            return
+        self._unmounted = True
+        self._done(Stage.UNMOUNT, self._ports.clock.monotonic() - began, "Unmounted")
+
+    def _done(self, stage: Stage, seconds: float, summary: str) -> None:
+        self._run.stages.append(StageReport(stage=stage, seconds=seconds, summary=summary))
+        self._ports.log.say(Event.STAGE_DONE, stage=stage.value, summary=summary, seconds=round(seconds, 3))
+
+    async def _power_off(self) -> None:
+        try:
+            await self._ports.disks.power_off(self._partition)
+        except BackupError as error:
+            self._run.note(
+                Finding(
+                    code="power-off-failed",
+                    severity=Severity.NOTE,
+                    message=f"The disk is unmounted, but could not be switched off: {error.message}",
+                )
+            )
+        else:
+            self._powered_off = True
+            self._ports.log.say(Event.POWERED_OFF, disk=self._run.disk.name)
+
+    def _conclude(self) -> RunReport:
+        run = self._run
+        outcome = conclude(run.findings)
+        if outcome is Outcome.OK:  # the one promise that no path may break
+            assert self._flushed and self._unmounted  # noqa: PT018
+        return RunReport(
+            run_id=run.run_id,
+            server=self._ports.server,
+            disk=run.disk,
+            started=run.started,
+            ended=self._ports.clock.now(),
+            outcome=outcome,
+            safe_to_unplug=self._unmounted and self._ports.devices.present(self._seen.plug_in),
+            powered_off=self._powered_off,
+            findings=tuple(run.findings),
+            stages=tuple(run.stages),
+            dump=run.dump,
+            dump_time=run.dump_time,
+            free_bytes=run.free_bytes,
+        )
+
+
+def _forget_cancellation() -> None:
+    """The cancellation has been answered; what follows (the record, the messages) must not be cancelled by it again."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+async def _finish(work: Awaitable[None]) -> None:
+    async def body() -> None:
+        await work
+
+    try:
+        await protected(body())
+    except asyncio.CancelledError:
+        _forget_cancellation()  # the report is out; the caller is about to end anyway
+
+
+def _bug(error: Exception) -> Finding:
+    return Finding(
+        code="bug",
+        severity=Severity.FAILED,
+        message=f"The backup program made a mistake: {type(error).__name__}: {error}",
+        hint="Please report it with the output of: journalctl -u immich-usb-backup",
+    )
+
+
+def _as_backup_error(error: BackupError | OSError) -> BackupError:
+    if isinstance(error, BackupError):
+        return error
+    return BackupError(f"The disk answered: {error.strerror or error}", hint="Plug the disk in again.")
+
+
+async def announce(report: RunReport, ports: Ports) -> None:
+    """Write the outcome down, hand it on, say it: in this order, and a failure in one stops none of the others."""
+    for step in (ports.history.finish(report), ports.outbox.put(report), ports.history.announced(report.run_id)):
+        try:
+            await step
+        except (BackupError, OSError) as error:
+            hint = error.hint if isinstance(error, BackupError) else ""
+            ports.log.say(Event.ANNOUNCE_FAILED, message=str(error), hint=hint)
+    ports.log.say(
+        _OUTCOME_EVENTS[report.outcome],
+        message=messages.story_line(report),
+        outcome=report.outcome.value,
+        disk=report.disk.name,
+        run=report.run_id,
+        safe_to_unplug=report.safe_to_unplug,
+        findings=tuple(finding.code for finding in report.findings),
+        files=sum(stage.files for stage in report.stages),
+        bytes=sum(stage.bytes for stage in report.stages),
+        seconds=round((report.ended - report.started).total_seconds(), 3),
+    )
+    ports.watchers.finished(report)

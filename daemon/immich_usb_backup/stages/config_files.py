@@ -1,0 +1,79 @@
+"""The configuration, zipped: what is needed beside photos and database to set Immich up again."""
+
+from __future__ import annotations
+
+from immich_usb_backup.model import Finding, Severity, Stage, StageReport
+from immich_usb_backup.policy.archives import newest_archive, superfluous_archives
+from immich_usb_backup.policy.outcome import listing
+from immich_usb_backup.policy.text import counted, size, utc_stamp
+from immich_usb_backup.ports import ArchiveResult, Sink
+from immich_usb_backup.stages.context import Work
+
+FOLDER = "config"
+
+
+async def back_up_config(work: Work) -> StageReport:
+    """Zip the configured files, unless the newest zip on the disk has the same content."""
+    run = work.run
+    run.show(Stage.CONFIG)
+    if not run.config.config_files:
+        return StageReport(stage=Stage.CONFIG, seconds=0.0, summary="No configuration files are set to be backed up")
+    began = run.ports.clock.monotonic()
+    equal, result = await _unchanged(work)
+    if equal is None:
+        archive = _Archive(work)
+        written = await work.target.write(FOLDER, f"config-{utc_stamp(run.started)}.zip", archive.produce)
+        result = archive.result
+        await _prune(work)
+    run.note(*_judge(result))
+    files = counted(result.files, "file")
+    seconds = run.ports.clock.monotonic() - began
+    if equal is not None:
+        text = f"Configuration ({files}): unchanged, {equal} stays"
+        return StageReport(stage=Stage.CONFIG, seconds=seconds, summary=text)
+    run.bytes_copied += written.size
+    text = f"Configuration ({files}): zipped and read back ({size(written.size)})"
+    return StageReport(stage=Stage.CONFIG, seconds=seconds, files=1, bytes=written.size, summary=text)
+
+
+async def _unchanged(work: Work) -> tuple[str | None, ArchiveResult]:
+    """The newest zip on the disk, when a new one would be the same; nothing is written to find out."""
+    source, paths = work.run.ports.source, work.run.config.config_files
+    sha256, result = await source.archive_sha256(paths)
+    newest = newest_archive(await work.target.names(FOLDER))
+    same = newest is not None and await work.target.sha256(FOLDER, newest) == sha256
+    return (newest if same else None), result
+
+
+class _Archive:
+    """Makes the zip, and keeps what the making said."""
+
+    def __init__(self, work: Work) -> None:
+        self._source = work.run.ports.source
+        self._paths = work.run.config.config_files
+        self.result = ArchiveResult(files=0, unreadable=())
+
+    def produce(self, sink: Sink) -> None:
+        """Write the zip into ``sink``. Blocks."""
+        self.result = self._source.archive_into(self._paths, sink)
+
+
+async def _prune(work: Work) -> None:
+    for name in superfluous_archives(await work.target.names(FOLDER), keep=work.run.config.keep_config_files):
+        await work.target.remove(FOLDER, name)
+
+
+def _judge(result: ArchiveResult) -> tuple[Finding, ...]:
+    if not result.unreadable:
+        return ()
+    items, count = listing(result.unreadable)
+    return (
+        Finding(
+            code="config-unreadable",
+            severity=Severity.PARTIAL,
+            message=f"{counted(count, 'configuration file')} could not be backed up",
+            hint="Correct config_files, or let the service's user read them; then plug the disk in again.",
+            items=items,
+            count=count,
+        ),
+    )

@@ -1,0 +1,115 @@
+"""The newest good database dump, proven to its last byte, onto the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from immich_usb_backup.errors import SourceUnreadable
+from immich_usb_backup.model import Finding, Severity, Stage, StageReport
+from immich_usb_backup.policy.dumps import DumpName, newest_first, superfluous
+from immich_usb_backup.policy.text import moment, printable, size
+from immich_usb_backup.stages.context import Work
+
+FOLDER = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The newest good dump, and the newer ones that are bad, with the reason."""
+
+    good: DumpName | None
+    bad: tuple[tuple[str, str], ...] = field(default=())
+
+
+async def back_up_database(work: Work) -> StageReport:
+    """Copy the newest good routine dump. Without one the files still go, and the run says so loudly."""
+    run = work.run
+    run.show(Stage.DATABASE)
+    choice = await _choose(work)
+    run.note(*_judge(choice, str(run.config.dumps)))
+    if choice.good is None:
+        return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="No good database dump was found")
+    report = await _copy(work, choice.good)
+    run.dump, run.dump_time = choice.good.name, choice.good.time
+    await _prune(work)
+    return report
+
+
+async def _choose(work: Work) -> _Choice:
+    source, folder = work.run.ports.source, work.run.config.dumps
+    bad: list[tuple[str, str]] = []
+    try:
+        candidates = newest_first(await source.names(folder))
+    except SourceUnreadable as error:
+        return _Choice(None, ((str(folder), error.message),))
+    for dump in candidates:
+        try:
+            problem = await source.dump_problem(folder / dump.name)
+        except SourceUnreadable as error:
+            problem = error.message
+        if problem is None:
+            return _Choice(dump, tuple(bad))
+        bad.append((dump.name, problem))
+    return _Choice(None, tuple(bad))
+
+
+def _judge(choice: _Choice, folder: str) -> tuple[Finding, ...]:
+    items = tuple(f"{printable(name)}: {reason}" for name, reason in choice.bad)
+    if choice.good is None:
+        return (
+            Finding(
+                code="no-good-dump",
+                severity=Severity.PARTIAL,
+                message=f"No good database dump was found in {folder}: the photos alone do not bring Immich back",
+                hint="Switch database dumps on in Immich (Administration, Settings, Backup), run one, and plug the disk in again.",
+                items=items,
+                count=len(items),
+            ),
+        )
+    if not choice.bad:
+        return ()
+    return (
+        Finding(
+            code="newer-dump-bad",
+            severity=Severity.PARTIAL,
+            message=f"The newest database dump is damaged; the one of {moment(choice.good.time)} was copied instead",
+            hint="Look at Immich's log and at the room on the server's disk, and make a new dump in Immich.",
+            items=items,
+            count=len(items),
+        ),
+    )
+
+
+async def _copy(work: Work, dump: DumpName) -> StageReport:
+    path = work.run.config.dumps / dump.name
+    source, clock = work.run.ports.source, work.run.ports.clock
+    began = clock.monotonic()
+    if await work.target.sha256(FOLDER, dump.name) == await source.sha256(path):
+        seconds = clock.monotonic() - began
+        text = f"Database dump of {moment(dump.time)}: already on the disk, read back and equal"
+        return StageReport(stage=Stage.DATABASE, seconds=seconds, summary=text)
+    written = await work.target.write(FOLDER, dump.name, lambda sink: source.copy_into(path, sink))
+    await _prove(work, dump, written.sha256)
+    work.run.bytes_copied += written.size
+    return StageReport(
+        stage=Stage.DATABASE,
+        seconds=clock.monotonic() - began,
+        files=1,
+        bytes=written.size,
+        summary=f"Database dump of {moment(dump.time)}: copied and read back ({size(written.size)})",
+    )
+
+
+async def _prove(work: Work, dump: DumpName, copied: str) -> None:
+    """The copy must be the file that was judged good, not one that changed in between."""
+    if await work.run.ports.source.sha256(work.run.config.dumps / dump.name) != copied:
+        await work.target.remove(FOLDER, dump.name)
+        raise SourceUnreadable(
+            f"{dump.name} changed while it was copied", hint="Plug the disk in again when Immich's backup job is over."
+        )
+
+
+async def _prune(work: Work) -> None:
+    """Let go of the oldest dumps, now that a newer one is safely there."""
+    for name in superfluous(await work.target.names(FOLDER), keep=work.run.config.database.keep):
+        await work.target.remove(FOLDER, name)

@@ -1,0 +1,135 @@
+"""The originals: what each folder lacks on the disk is planned as a value, judged, copied, and looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from immich_usb_backup.errors import BackupError, CommandFailed, DiskFull, SourceUnreadable
+from immich_usb_backup.model import LIBRARY_STAGES, Finding, Severity, Stage, StageReport
+from immich_usb_backup.policy import library_findings
+from immich_usb_backup.policy.mirror import CopyCheck, FileFact, MirrorPlan, Tree, check_copy, explain, plan_mirror
+from immich_usb_backup.policy.outcome import finding_of
+from immich_usb_backup.policy.text import counted, size, utc_stamp
+from immich_usb_backup.ports import CopyResult
+from immich_usb_backup.stages.context import Work
+
+ATTEMPTS = 2
+"""A file that did not arrive, or changed under the copying, is tried once more in the same run."""
+
+_ROOM_FOR_METADATA = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What lies on the disk before the copying, folder by folder."""
+
+    on_disk: Mapping[Stage, Tree]
+
+
+async def survey(work: Work) -> Survey:
+    """Look at everything before a byte moves: how much is to be copied, and does it fit? Raises ``DiskFull``."""
+    run = work.run
+    on_disk: dict[Stage, Tree] = {}
+    needed = 0
+    cluster = await work.target.cluster_bytes()
+    for stage in LIBRARY_STAGES:
+        on_disk[stage] = await work.target.scan(stage.value)
+        try:
+            source = await run.ports.source.scan(run.config.media_location / stage.value)
+        except SourceUnreadable:
+            continue  # the stage itself reports it
+        plan = plan_mirror(source, on_disk[stage])
+        run.bytes_planned += plan.copy_bytes
+        needed += plan.space_needed(cluster)
+    await _judge_room(work, needed)
+    return Survey(on_disk=on_disk)
+
+
+async def _judge_room(work: Work, needed: int) -> None:
+    free = await work.target.free_bytes()
+    if needed and needed + _ROOM_FOR_METADATA > free:
+        missing = needed + _ROOM_FOR_METADATA - free
+        raise DiskFull(
+            f"The new photos need {size(needed)}, but {size(free)} are free: {size(missing)} are missing",
+            hint="Make room on the disk (its folder deleted/ holds what Immich no longer has), or use a larger disk.",
+        )
+
+
+async def back_up_folder(work: Work, stage: Stage, seen: Survey) -> StageReport:
+    """Make the disk's copy of one folder equal to the source, as far as exFAT can hold it."""
+    run = work.run
+    source_folder = run.config.media_location / stage.value
+    began = run.ports.clock.monotonic()
+    try:
+        source = await run.ports.source.scan(source_folder)
+    except SourceUnreadable as error:
+        run.note(_as_partial(error))
+        return StageReport(stage=stage, seconds=0.0, summary=f"{stage.value}: not backed up, it cannot be read")
+    plan = plan_mirror(source, seen.on_disk[stage])
+    run.note(*library_findings.of_plan(stage, source, seen.on_disk[stage], plan))
+    await work.target.make_folder(stage.value)
+    aside = f"deleted/{utc_stamp(run.started)[:8]}/{stage.value}"
+    await work.target.set_aside(stage.value, plan.clearing, into=aside)
+    check = await _copy(work, stage, source_folder, plan)
+    moved = len(plan.clearing) + await work.target.set_aside(stage.value, plan.remove, into=aside)
+    run.note(*library_findings.of_copy(stage, check), *library_findings.of_removal(stage, moved, aside))
+    return StageReport(
+        stage=stage,
+        seconds=run.ports.clock.monotonic() - began,
+        files=check.files,
+        bytes=check.size,
+        summary=_summary(stage, plan, check),
+    )
+
+
+def _as_partial(error: BackupError) -> Finding:
+    finding = finding_of(error)
+    return Finding(code=finding.code, severity=Severity.PARTIAL, message=finding.message, hint=finding.hint)
+
+
+def _summary(stage: Stage, plan: MirrorPlan, check: CopyCheck) -> str:
+    done = f"{counted(check.files, 'file')} copied ({size(check.size)})" if plan.copy else "nothing new"
+    return f"{stage.value}: {done}, {plan.unchanged:,} unchanged"
+
+
+async def _copy(work: Work, stage: Stage, source_folder: Path, plan: MirrorPlan) -> CopyCheck:
+    """Copy what is planned, look at what arrived, and try once more what did not."""
+    waiting: Mapping[bytes, FileFact] = plan.copy
+    files = copied = 0
+    vanished: tuple[bytes, ...] = ()
+    again: tuple[tuple[bytes, str], ...] = ()
+    for _ in range(ATTEMPTS):
+        if not waiting:
+            break
+        result = await _copy_once(work, stage, source_folder, waiting)
+        check = await _look(work, stage, source_folder, waiting)
+        files, copied, vanished = files + check.files, copied + check.size, vanished + check.vanished
+        again = explain(check.again, result.complaints)
+        waiting = {path: plan.copy[path] for path, _ in again}
+    work.run.bytes_done += plan.copy_bytes
+    work.run.bytes_copied += copied
+    return CopyCheck(files=files, size=copied, again=again, vanished=vanished)
+
+
+async def _copy_once(work: Work, stage: Stage, source_folder: Path, waiting: Mapping[bytes, FileFact]) -> CopyResult:
+    run = work.run
+
+    def progress(done: int) -> None:
+        run.show(stage, done=run.bytes_done + done, total=run.bytes_planned)
+
+    progress(0)
+    result = await run.ports.copier.copy(source_folder, work.target, stage.value, waiting, progress)
+    await work.target.check()
+    if result.full:
+        raise DiskFull("The disk filled up while photos were copied to it")
+    if not result.finished:
+        said = result.complaints[-1] if result.complaints else "it said nothing"
+        raise CommandFailed(f"rsync ended with {result.exit_code}: {said}", hint="Plug the disk in again.")
+    return result
+
+
+async def _look(work: Work, stage: Stage, source_folder: Path, planned: Mapping[bytes, FileFact]) -> CopyCheck:
+    on_disk = await work.target.facts(stage.value, planned)
+    return check_copy(planned, on_disk, await work.run.ports.source.facts(source_folder, planned))
