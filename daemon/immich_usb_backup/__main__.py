@@ -1,0 +1,72 @@
+"""The command ``immich-usb-backup``: chooses the command, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from immich_usb_backup import __version__
+from immich_usb_backup.errors import BackupError, ConfigError
+from immich_usb_backup.exit_codes import ExitCode
+
+COMMANDS = {
+    "daemon": "wait for disks and back up to those that carry the marker (the service runs this)",
+    "notifier": "deliver outcomes by mail (its own service runs this)",
+    "agent": "show backups on this desktop (a user service runs this)",
+    "check-config": "find all mistakes in the configuration",
+    "disks": "show what is plugged in and whether it would be backed up to",
+    "history": "show the last runs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    chosen = _parse(arguments)
+    try:
+        command = importlib.import_module(f"immich_usb_backup.cli.{chosen.command.replace('-', '_')}")
+        return int(command.run(chosen))
+    except ConfigError as error:
+        _complain(*error.problems or (error.message,), error.hint)
+        return ExitCode.CONFIG
+    except BackupError as error:
+        _complain(error.message, error.hint)
+        return ExitCode.UNAVAILABLE
+    except (KeyboardInterrupt, BrokenPipeError):
+        return ExitCode.PROBLEM
+    except Exception:  # noqa: BLE001  # the outermost edge: a bug is shown with its trace
+        traceback.print_exc()
+        _complain("This is a bug in immich-usb-backup. Please report it with the lines above.")
+        return ExitCode.BUG
+
+
+def _complain(*lines: str) -> None:
+    for line in filter(None, lines):
+        print(f"immich-usb-backup: {line}", file=sys.stderr)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="immich-usb-backup",
+        description="Plug a USB disk in, and your Immich library is on it: copied, proven, unmounted, told.",
+        epilog="Exit codes: 0 done; 1 a problem was found; 69 something needed is not there; 70 a bug; "
+        "75 no eligible disk is here; 78 the configuration has mistakes.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    wanted = _wanted(sys.argv[1:] if arguments is None else arguments)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == wanted:  # the others' modules are not needed, and loading them costs memory in a daemon
+            importlib.import_module(f"immich_usb_backup.cli.{name.replace('-', '_')}").add_arguments(command)
+    return parser.parse_args(arguments)
+
+
+def _wanted(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if argument in COMMANDS), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

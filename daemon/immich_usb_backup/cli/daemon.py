@@ -1,0 +1,143 @@
+"""``immich-usb-backup daemon``: wait for disks, back up to those that carry the marker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from immich_usb_backup import config as configuration
+from immich_usb_backup.adapters.bus import Bus
+from immich_usb_backup.adapters.clock import SystemClock
+from immich_usb_backup.adapters.dbus_service import DaemonOnBus
+from immich_usb_backup.adapters.history import SqliteHistory
+from immich_usb_backup.adapters.inhibitor import LogindInhibitor
+from immich_usb_backup.adapters.journal import StructuredLog, make_log
+from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.rsync import Rsync
+from immich_usb_backup.adapters.service import Service
+from immich_usb_backup.adapters.source import ServerFiles
+from immich_usb_backup.adapters.target import DiskTargets
+from immich_usb_backup.adapters.udev import UdevDevices
+from immich_usb_backup.adapters.udisks import UDisks
+from immich_usb_backup.adapters.watchers import AllWatchers, StatusLine, TerminalProgress
+from immich_usb_backup.cli.paths import state_folder
+from immich_usb_backup.config import Config
+from immich_usb_backup.daemon import Daemon
+from immich_usb_backup.events import Event
+from immich_usb_backup.model import RunReport
+from immich_usb_backup.ports import Outbox, Ports, Watchers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, help="default: %(default)s")
+    parser.add_argument("--state", type=Path, help="folder for history and outbox; default: what systemd gives")
+    parser.add_argument("--log-format", choices=("auto", "journal", "human", "json"), default="auto")
+    parser.add_argument("--progress", action="store_true", help="print progress lines, for watching in a terminal")
+    parser.add_argument("--once", action="store_true", help="end after the first backup")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Work until a signal. Raises ``ConfigError`` at the start, ``BackupError`` where the world is not as needed."""
+    config = configuration.load(arguments.config)
+    log = make_log(level=config.logging.level, form=arguments.log_format)
+    return asyncio.run(_main(arguments, config, log))
+
+
+async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLog) -> int:
+    service, clock = Service(), SystemClock()
+    bus = await Bus.system()
+    daemon = await _wire(arguments, config, log, bus, service, clock)
+    status = StatusLine(service, clock.monotonic)
+    _on_signals(daemon, service)
+    watchdog = asyncio.ensure_future(service.feed_watchdog(lambda: daemon.healthy and bus.connected))
+    try:
+        await daemon.run(ready=lambda: _say_ready(service, status))
+    finally:
+        service.stopping()
+        log.say(Event.STOPPING)
+        watchdog.cancel()
+        await bus.close()
+    return 0
+
+
+async def _wire(
+    arguments: argparse.Namespace, config: Config, log: StructuredLog, bus: Bus, service: Service, clock: SystemClock
+) -> Daemon:
+    state = state_folder(arguments.state)
+    history = SqliteHistory(state / "state.db")
+    if moved := await history.prepare():
+        log.say(
+            Event.FATAL, message=f"The history was damaged and starts anew; the old one is kept as {moved}.", hint=""
+        )
+    disks = UDisks(bus)
+    await disks.start()
+    devices = UdevDevices(log)
+    holder: list[Daemon] = []
+    face = DaemonOnBus(bus, lambda: (holder[0].config if holder else config).desktop, clock.monotonic)
+    await face.start()
+    watchers: list[Watchers] = [StatusLine(service, clock.monotonic), face]
+    if arguments.progress:
+        watchers.append(TerminalProgress(_print, clock.monotonic))
+    ports = Ports(
+        log=log,
+        devices=devices,
+        disks=disks,
+        targets=DiskTargets(devices.presence),
+        source=ServerFiles(),
+        copier=Rsync(),
+        history=history,
+        outbox=_OutboxForMail(OutboxFolder(state / "outbox", log), lambda: holder[0].config if holder else config),
+        watchers=AllWatchers(watchers),
+        inhibitor=LogindInhibitor(bus, log),
+        clock=clock,
+        server=platform.node(),
+    )
+    daemon = Daemon(
+        config,
+        ports,
+        reload=lambda: configuration.load(arguments.config),
+        bus_lost=bus.wait_lost,
+        runs_at_most=1 if arguments.once else None,
+    )
+    holder.append(daemon)
+    return daemon
+
+
+class _OutboxForMail:
+    """Outcomes wait for the notifier only where there is somebody to be told; the configuration may change meanwhile."""
+
+    def __init__(self, outbox: Outbox, config: Callable[[], Config]) -> None:
+        self._outbox = outbox
+        self._config = config
+
+    async def put(self, report: RunReport) -> None:
+        """Leave a report for delivery."""
+        if self._config().mail is not None:
+            await self._outbox.put(report)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_ready(service: Service, status: StatusLine) -> None:
+    service.ready()
+    status.idle("waiting for disks")
+
+
+def _on_signals(daemon: Daemon, service: Service) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+
+    def reload() -> None:
+        service.reloading()
+        daemon.reload()
+        service.ready()
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
