@@ -1,0 +1,1 @@
+"""Tests on a Debian guest under QEMU, with USB sticks that are plugged in and pulled."""
