@@ -1,0 +1,416 @@
+"""The files that tie the daemon into the system: units, udev rule, polkit rule, bus policy, examples, installer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from immich_usb_backup import config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SYSTEMD = REPOSITORY / "systemd"
+RULE = REPOSITORY / "udev-rules" / "90-immich-usb-backup.rules"
+INSTALL = REPOSITORY / "scripts" / "install"
+
+DAEMON = "immich-usb-backup.service"
+NOTIFIER = "immich-usb-backup-notifier.service"
+NOTIFIER_PATH = "immich-usb-backup-notifier.path"
+AGENT = "immich-usb-backup-agent.service"
+STATE = "/var/lib/immich-usb-backup"
+BUS_NAME = "io.github.immich_usb_backup1"
+
+PROPERTY = re.compile(r"(?P<name>[A-Za-z]+)=(?P<value>.*)")
+DROPPED_CALLS = "~@privileged @resources @keyring @setuid"
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+def directives(unit: str) -> Mapping[str, list[str]]:
+    """The settings of a unit, every value of each in their order."""
+    found: dict[str, list[str]] = {}
+    for line in (SYSTEMD / unit).read_text().splitlines():
+        if match := PROPERTY.fullmatch(line):
+            found.setdefault(match["name"], []).append(match["value"])
+    return found
+
+
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program; its output is what a test looks at."""
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(env or {})}
+    )
+
+
+def without_comments(path: Path) -> str:
+    return "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith(("#", "//")))
+
+
+# Units ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units, with a program that exists on every machine in the place of ours."""
+    for source in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.path")):
+        text = source.read_text().replace("/usr/local/bin/immich-usb-backup", "/bin/true")
+        (tmp_path / source.name).write_text(text)
+    return tmp_path
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", [DAEMON, NOTIFIER, NOTIFIER_PATH])
+def test_system_units_are_valid(units: Path, unit: str) -> None:
+    done = run("systemd-analyze", "verify", "--recursive-errors=no", units / unit)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_user_unit_is_valid(units: Path, tmp_path: Path) -> None:
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    done = run("systemd-analyze", "--user", "verify", "--recursive-errors=no", units / AGENT, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize(("unit", "tenths"), [(DAEMON, 15), (NOTIFIER, 11)])
+def test_system_units_are_locked_down(units: Path, unit: str, tenths: int) -> None:
+    done = run("systemd-analyze", "security", "--offline=true", f"--threshold={tenths}", "--no-pager", units / unit)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_daemon_has_no_network() -> None:
+    unit = directives(DAEMON)
+    assert unit["RestrictAddressFamilies"] == ["AF_UNIX AF_NETLINK"]
+    assert unit["IPAddressDeny"] == ["any"]
+    assert "IPAddressAllow" not in unit
+
+
+def test_the_daemon_has_exactly_one_capability() -> None:
+    unit = directives(DAEMON)
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ["CAP_DAC_READ_SEARCH"]
+    assert unit["NoNewPrivileges"] == ["yes"]
+
+
+def test_the_daemon_can_write_nowhere_but_to_disks_and_its_state() -> None:
+    unit = directives(DAEMON)
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["ProtectHome"] == ["read-only"]
+    assert unit["ReadWritePaths"] == ["-/media -/run/media"]
+    assert unit["StateDirectory"] == ["immich-usb-backup"]
+    assert unit["StateDirectoryMode"] == ["0711"]
+    assert "BindPaths" not in unit
+
+
+def test_the_daemon_cannot_open_files_behind_the_sandbox() -> None:
+    """open_by_handle_at needs nothing but CAP_DAC_READ_SEARCH; it is one of @privileged."""
+    assert directives(DAEMON)["SystemCallFilter"] == ["@system-service", DROPPED_CALLS]
+
+
+def test_the_daemon_sees_mounts_that_come_later() -> None:
+    hides = {"PrivateDevices", "PrivateMounts", "PrivateUsers", "MountFlags", "TemporaryFileSystem", "RootDirectory"}
+    assert not hides & directives(DAEMON).keys()
+    assert "PrivateNetwork" not in directives(DAEMON), "udev's events come to the host's network namespace only"
+
+
+def test_the_daemon_is_supervised() -> None:
+    unit = directives(DAEMON)
+    expected = {
+        "Type": "notify",
+        "NotifyAccess": "main",
+        "ExecStart": "/usr/local/bin/immich-usb-backup daemon",
+        "ExecReload": "kill -HUP $MAINPID",
+        "WatchdogSec": "2min",
+        "Restart": "on-failure",
+        "RestartPreventExitStatus": "78",
+        "TimeoutStopSec": "3min",
+        "KillMode": "mixed",
+        "User": "immich-usb-backup",
+    }
+    assert {name: unit[name] for name in expected} == {name: [value] for name, value in expected.items()}
+
+
+def test_the_notifier_has_no_capability_and_a_user_of_its_own() -> None:
+    unit = directives(NOTIFIER)
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
+    assert unit["NoNewPrivileges"] == ["yes"]
+    assert unit["User"] == ["immich-usb-backup-notify"] != directives(DAEMON)["User"]
+    assert "SupplementaryGroups" not in unit
+
+
+def test_the_notifier_cannot_see_the_library() -> None:
+    unit = directives(NOTIFIER)
+    assert unit["ProtectHome"] == ["yes"]
+    assert {"-/var/lib/immich", "-/media", "-/run/media"} <= set(unit["InaccessiblePaths"][0].split())
+    assert unit["ReadWritePaths"] == [f"{STATE}/outbox"]
+    assert unit["StateDirectoryMode"] == ["0700"]
+
+
+def test_the_password_is_optional() -> None:
+    unit = directives(NOTIFIER)
+    assert unit["LoadCredential"] == ["smtp-password:/etc/immich-usb-backup/smtp-password"]
+    assert unit["SetCredential"] == ["smtp-password:\\n"], (
+        "without a default, a missing file keeps the unit from starting"
+    )
+
+
+def test_the_outbox_never_makes_systemd_give_up() -> None:
+    """A failed notifier waits for its restart: were it let go, the path unit would start it at once, for ever."""
+    unit = directives(NOTIFIER)
+    assert unit["Restart"] == ["on-failure"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
+    assert "RestartPreventExitStatus" not in unit
+    assert directives(NOTIFIER_PATH)["DirectoryNotEmpty"] == [f"{STATE}/outbox"]
+
+
+def test_the_agent_belongs_to_graphical_sessions() -> None:
+    unit = directives(AGENT)
+    assert unit["PartOf"] == unit["WantedBy"] == ["graphical-session.target"]
+    assert unit["RestrictAddressFamilies"] == ["AF_UNIX"]
+
+
+def test_users_and_folders_fit_the_units() -> None:
+    users = re.findall(r"^u (\S+)", (SYSTEMD / "immich-usb-backup.sysusers.conf").read_text(), re.MULTILINE)
+    assert users == ["immich-usb-backup", "immich-usb-backup-notify"]
+    rows = [line.split() for line in without_comments(SYSTEMD / "immich-usb-backup.tmpfiles.conf").splitlines()]
+    folders = {row[1]: row[2:5] for row in rows}
+    assert folders[STATE] == ["0711", "immich-usb-backup", "immich-usb-backup"]
+    assert folders[f"{STATE}/outbox"] == ["2770", "immich-usb-backup", "immich-usb-backup-notify"]
+
+
+# udev -----------------------------------------------------------------------------------------------------
+
+
+def test_the_udev_rule_disturbs_nobody() -> None:
+    rule = without_comments(RULE).strip()
+    assert not re.findall(r"/bin/|/usr/|RUN|PROGRAM|IMPORT|UDISKS|OPTIONS", rule)
+    assigned = set(re.findall(r'([\w{}]+\+?=)"', re.sub(r'[\w{}]+[=!]="', "", rule)))
+    assert assigned == {"GOTO=", "LABEL=", "TAG+=", "ENV{SYSTEMD_WANTS}+="}
+
+
+def test_the_udev_rule_starts_the_daemon_for_exfat_on_usb_and_not_on_remove() -> None:
+    rule = without_comments(RULE).strip()
+    assert rule.startswith('ACTION=="remove", GOTO="immich_usb_backup_end"')
+    assert 'ENV{ID_FS_TYPE}!="exfat", GOTO="immich_usb_backup_end"' in rule
+    assert 'SUBSYSTEMS=="usb"' in rule, "in an enclosure ID_BUS may be ata"
+    assert 'TAG+="immich-usb-backup", TAG+="systemd"' in rule
+    wants = f'ACTION=="add", ENV{{SYSTEMD_WANTS}}+="{DAEMON}"'
+    assert wants in rule, "on a change event, which unmounting makes, a stopped service would start again"
+
+
+def test_udev_accepts_the_rule() -> None:
+    helped = run("udevadm", "verify", "--help") if shutil.which("udevadm") else None
+    if helped is None or helped.returncode:
+        pytest.skip("udevadm is missing or cannot verify (before systemd 254)")
+    done = run("udevadm", "verify", "--no-style", RULE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# polkit ---------------------------------------------------------------------------------------------------
+
+UDISKS = "org.freedesktop.udisks2"
+LOGIN = "org.freedesktop.login1"
+ALLOWED_FOR_EXFAT = {
+    f"{UDISKS}.filesystem-mount",
+    f"{UDISKS}.filesystem-mount-other-seat",
+    f"{UDISKS}.filesystem-mount-system",
+}
+ALLOWED = {
+    f"{UDISKS}.filesystem-unmount-others",
+    f"{UDISKS}.power-off-drive",
+    f"{UDISKS}.power-off-drive-other-seat",
+    f"{LOGIN}.inhibit-block-shutdown",
+    f"{LOGIN}.inhibit-block-sleep",
+}
+REFUSED = {
+    f"{UDISKS}.filesystem-fstab",
+    f"{UDISKS}.filesystem-take-ownership",
+    f"{UDISKS}.modify-device",
+    f"{UDISKS}.modify-device-system",
+    f"{UDISKS}.open-device",
+    f"{UDISKS}.loop-setup",
+    f"{UDISKS}.power-off-drive-system",
+    f"{LOGIN}.power-off",
+    f"{LOGIN}.inhibit-handle-power-key",
+    "org.freedesktop.systemd1.manage-units",
+    "org.freedesktop.policykit.exec",
+    "constructor",
+    "",
+}
+QUESTIONS = """
+const fs = require("fs"), vm = require("vm");
+const [rules, questions] = [process.argv[1], JSON.parse(process.argv[2])];
+const added = [];
+const polkit = {
+    Result: { NO: "no", YES: "yes", AUTH_ADMIN: "auth_admin", NOT_HANDLED: null },
+    addRule: (rule) => added.push(rule),
+};
+vm.runInNewContext('"use strict";' + fs.readFileSync(rules, "utf8"), { polkit });
+if (added.length !== 1) throw new Error(`${added.length} rules`);
+const answer = ([user, id, details]) => added[0]({ id, lookup: (key) => details[key] },
+    { user, groups: [user], local: false, active: false, isInGroup: () => true });
+console.log(JSON.stringify(questions.map(answer)));
+"""
+
+
+def polkit_says(questions: list[tuple[str, str, dict[str, str]]]) -> list[str | None]:
+    """What the rule answers to (user, action, details); None leaves the question to others."""
+    done = run("node", "-e", QUESTIONS, SYSTEMD / "50-immich-usb-backup.rules", json.dumps(questions))
+    assert done.returncode == 0, done.stderr
+    answers: list[str | None] = json.loads(done.stdout)
+    return answers
+
+
+@needs_node
+def test_polkit_allows_the_daemon_what_it_needs() -> None:
+    questions = [("immich-usb-backup", action, {"id.type": "exfat"}) for action in sorted(ALLOWED | ALLOWED_FOR_EXFAT)]
+    assert set(polkit_says(questions)) == {"yes"}
+
+
+@needs_node
+def test_polkit_lets_the_daemon_mount_nothing_but_exfat() -> None:
+    details: list[dict[str, str]] = [{"id.type": "ext4"}, {"id.type": "vfat"}, {"id.type": ""}, {}]
+    questions = [("immich-usb-backup", action, detail) for action in sorted(ALLOWED_FOR_EXFAT) for detail in details]
+    assert set(polkit_says(questions)) == {None}
+
+
+@needs_node
+def test_polkit_allows_the_daemon_nothing_else() -> None:
+    questions = [("immich-usb-backup", action, {"id.type": "exfat"}) for action in sorted(REFUSED)]
+    assert set(polkit_says(questions)) == {None}
+
+
+@needs_node
+def test_polkit_changes_nothing_for_anybody_else() -> None:
+    users = ("immich-usb-backup-notify", "immich", "root", "alice", "immich-usb-backup ", "")
+    actions = sorted(ALLOWED | ALLOWED_FOR_EXFAT | REFUSED)
+    questions = [(user, action, {"id.type": "exfat"}) for user in users for action in actions]
+    assert set(polkit_says(questions)) == {None}
+
+
+@pytest.mark.skipif(not Path("/usr/share/polkit-1/actions").is_dir(), reason="polkit is not installed")
+@pytest.mark.parametrize(("policy", "prefix"), [("org.freedesktop.UDisks2", UDISKS), ("org.freedesktop.login1", LOGIN)])
+def test_the_actions_exist(policy: str, prefix: str) -> None:
+    path = Path(f"/usr/share/polkit-1/actions/{policy}.policy")
+    if not path.exists():
+        pytest.skip(f"{path} is not installed")
+    known = {action.get("id") for action in ElementTree.parse(path).iter("action")}
+    assert {action for action in ALLOWED | ALLOWED_FOR_EXFAT if action.startswith(prefix)} <= known
+
+
+# D-Bus ----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_daemon_and_root_may_own_the_name() -> None:
+    policy = ElementTree.parse(SYSTEMD / f"{BUS_NAME}.conf").getroot()
+    owners = {section.get("user") for section in policy if section.find("allow[@own]") is not None}
+    assert owners == {"root", "immich-usb-backup"}
+    assert {rule.get("own") for rule in policy.iter("allow") if rule.get("own")} == {BUS_NAME}
+
+
+def test_everybody_may_look_and_nobody_may_change() -> None:
+    policy = ElementTree.parse(SYSTEMD / f"{BUS_NAME}.conf").getroot()
+    sent = {(rule.get("send_interface"), rule.get("send_member")) for rule in policy.iter("allow")} - {(None, None)}
+    assert sent == {
+        (f"{BUS_NAME}.Manager", "GetState"),
+        ("org.freedesktop.DBus.Introspectable", "Introspect"),
+        ("org.freedesktop.DBus.Properties", "Get"),
+        ("org.freedesktop.DBus.Properties", "GetAll"),
+        ("org.freedesktop.DBus.Peer", None),
+    }
+    assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
+
+
+# Configuration --------------------------------------------------------------------------------------------
+
+
+def test_the_example_fits_a_native_immich() -> None:
+    assert config.load(SYSTEMD / "config.example.toml") == config.Config()
+
+
+def test_the_example_fits_docker_compose() -> None:
+    loaded = config.load(SYSTEMD / "config.docker.example.toml")
+    assert loaded.media_location == Path("/opt/immich-app/library")
+    assert loaded.config_files == (Path("/opt/immich-app/docker-compose.yml"), Path("/opt/immich-app/.env"))
+
+
+@pytest.mark.parametrize("name", ["config.example.toml", "config.docker.example.toml"])
+def test_what_is_commented_out_is_valid_too(name: str) -> None:
+    """Every line that looks like TOML behind a ``# `` can be used as it is, all of them at once."""
+    text = (SYSTEMD / name).read_text()
+    loaded = config.parse(re.sub(r"(?m)^# (?=\[|[a-z_]+ = )", "", text).encode(), origin=name)
+    assert loaded.mail is not None
+    assert loaded.mail.effective_port == 587
+
+
+def test_the_defaults_in_the_example_are_the_defaults() -> None:
+    text = re.sub(r"(?m)^# (?=\[|[a-z_]+ = )", "", (SYSTEMD / "config.example.toml").read_text())
+    loaded = config.parse(text.encode(), origin="example")
+    default = config.Config()
+    assert loaded.database.keep == default.database.keep
+    assert loaded.dumps == default.dumps
+    assert loaded.keep_config_files == default.keep_config_files
+    assert (loaded.disks, loaded.desktop, loaded.logging) == (default.disks, default.desktop, default.logging)
+
+
+# The installer --------------------------------------------------------------------------------------------
+
+PLACES = (
+    *("/etc/immich-usb-backup", "/etc/systemd/system", "/etc/systemd/user", "/etc/udev/rules.d", "/etc/sysusers.d"),
+    *("/etc/polkit-1/rules.d", "/etc/dbus-1/system.d", "/etc/tmpfiles.d", "/opt", "/usr/local/bin", "/var/lib"),
+)
+
+
+def listing() -> dict[str, tuple[str, ...]]:
+    return {place: tuple(sorted(os.listdir(place))) for place in PLACES if os.path.isdir(place)}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-start",), ("--uninstall",), ("--uninstall", "--purge")])
+def test_a_dry_run_tells_all_and_changes_nothing(arguments: tuple[str, ...]) -> None:
+    before = listing()
+    done = run(INSTALL, "--dry-run", *arguments)
+    assert done.returncode in {0, 69}, done.stderr  # 69: this machine lacks something, and the run says so
+    assert done.stdout
+    assert listing() == before
+
+
+def test_a_dry_run_works_from_a_path_with_spaces(tmp_path: Path) -> None:
+    checkout = tmp_path / "my own checkout"
+    for folder in ("scripts", "systemd", "udev-rules"):
+        shutil.copytree(REPOSITORY / folder, checkout / folder)
+    (checkout / "the wheels").mkdir()
+    done = run(checkout / "scripts/install", "--dry-run", "--wheels", checkout / "the wheels")
+    assert done.returncode in {0, 69}, done.stderr
+    assert f"from {checkout}/the wheels" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--frobnicate",), ("--wheels",), ("--wheels", "/nonexistent"), ("--purge",)])
+def test_wrong_usage_is_said_and_nothing_done(arguments: tuple[str, ...]) -> None:
+    done = run(INSTALL, *arguments, "--dry-run")
+    assert done.returncode == 64
+    assert done.stderr
+    assert not done.stdout
+
+
+def test_every_system_file_is_installed() -> None:
+    script = INSTALL.read_text()
+    for name in ("daemon", "mailer", "outbox", "agent"):
+        value = re.search(rf"^readonly {name}=(\S+)$", script, re.MULTILINE)
+        assert value is not None
+        script = script.replace(f"${name}", value[1])
+    for path in (*SYSTEMD.iterdir(), RULE):
+        assert path.name in script, f"{path.name} is not installed"
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing() -> None:
+    done = run("shellcheck", INSTALL)
+    assert done.returncode == 0, done.stdout
