@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from immich_usb_backup.model import LIBRARY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
-from immich_usb_backup.policy.text import counted, duration, moment, printable, sentence, size
+from immich_usb_backup.policy.text import counted, duration, harmless, moment, printable, sentence, size
 
 STAGE_WORDS = {
     Stage.MOUNT: "preparing",
@@ -41,7 +41,7 @@ def outcome_message(report: RunReport) -> Message:
     """What to say when a run has ended."""
     serious = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     notes = [finding for finding in report.findings if finding.severity is Severity.NOTE]
-    todo = tuple(dict.fromkeys(finding.hint for finding in serious if finding.hint))
+    todo = tuple(dict.fromkeys(harmless(finding.hint) for finding in serious if finding.hint))
     lines = [line for finding in serious for line in _finding_lines(finding)]
     lines += [_amount(report), *filter(None, (_dump_line(report), _space_line(report)))]
     lines += [line for finding in notes for line in _finding_lines(finding)]
@@ -70,7 +70,7 @@ def _unplug_words(report: RunReport) -> str:
 
 def story_line(report: RunReport) -> str:
     """The whole outcome in one line, for the journal."""
-    serious = [f.message for f in report.findings if f.severity is not Severity.NOTE]
+    serious = [harmless(f.message) for f in report.findings if f.severity is not Severity.NOTE]
     return sentence(headline(report), *serious, _amount(report))
 
 
@@ -93,14 +93,15 @@ def progress_line(progress: Progress) -> str:
 
 def finding_line(finding: Finding) -> str:
     """A finding in one line, with the first of its files."""
-    shown = ", ".join(finding.items[:3])
+    shown = ", ".join(map(harmless, finding.items[:3]))
     more = f" and {finding.count - 3:,} more" if finding.items and finding.count > 3 else ""
-    return sentence(f"{finding.message} ({shown}{more})" if shown else finding.message)
+    message = harmless(finding.message)
+    return sentence(f"{message} ({shown}{more})" if shown else message)
 
 
 def _finding_lines(finding: Finding) -> list[str]:
-    lines = [sentence(finding.message)]
-    lines += [f"  - {item}" for item in finding.items[:_ITEMS_SHOWN]]
+    lines = [sentence(harmless(finding.message))]
+    lines += [f"  - {harmless(item)}" for item in finding.items[:_ITEMS_SHOWN]]
     if (left := finding.count - _ITEMS_SHOWN) > 0 and finding.items:
         lines.append(f"  - and {left:,} more")
     return lines

@@ -51,8 +51,18 @@ def printable(text: str | bytes) -> str:
     Undecodable bytes show as ``\\xNN``. Never raises.
     """
     decoded = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    safe = "".join(c if _harmless(c) else _escaped(c) for c in decoded)
+    safe = harmless(decoded)
     return safe if len(safe) <= _SHOWN_AT_MOST else safe[: _SHOWN_AT_MOST - 1] + "…"
+
+
+def harmless(text: str) -> str:
+    """One line of text of any length without control, direction-changing or undecodable characters."""
+    return "".join(c if _harmless(c) else _escaped(c) for c in text)
+
+
+def harmless_lines(text: str) -> tuple[str, ...]:
+    """The same for several lines; only a line feed ends one."""
+    return tuple(harmless(line) for line in text.split("\n"))
 
 
 def _harmless(character: str) -> bool:
