@@ -1,0 +1,225 @@
+"""What a user does, on real parts: plug a stick in, walk away, pull it out too early, stop the service."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.vm.backup import MAILS, MEDIA, Backup, marked_image
+from tests.vm.conftest import Installed
+from tests.vm.guest import Guest
+from tests.vm.image import exfat_image, ext4_image, image_hash, mounted_exfat
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+    """The guest with Immich's files and our service running."""
+    backup = Backup(guest)
+    await backup.set_up(tmp_path_factory.mktemp("server"))
+    return backup
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def backup(server: Backup) -> Backup:
+    """The service, idle and without memories."""
+    await server.start_over()
+    return server
+
+
+def _everything_else(image: Path) -> dict[str, str]:
+    """Hashes of all files on a stick but ours."""
+    found = {}
+    with mounted_exfat(image) as root:
+        for path in root.rglob("*"):
+            place = path.relative_to(root)
+            if path.is_file() and not place.parts[0].startswith("immich-server-backups"):
+                found[str(place)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+async def test_a_marked_stick_is_backed_up_unmounted_and_told(backup: Backup, tmp_path: Path) -> None:
+    owners = {"holiday.txt": b"mine", "Photos/old.jpg": bytes(range(256)) * 1000}
+    image = marked_image(tmp_path / "blue.img", extra=owners)
+    before = _everything_else(image)
+    await backup.guest.plug("blue", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    assert not await backup.is_mounted(await backup.guest.device("blue"))
+    mail = await backup.guest.until(f"cat {MAILS}/box/new/*")
+    assert "Subject: 'Blue' is backed up: safe to unplug" in mail
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+    assert _everything_else(image) == before
+    with mounted_exfat(image) as root:
+        assert list((root / "immich-server-backups/database").glob("immich-db-backup-*.sql.gz"))
+        assert list((root / "immich-server-backups/config").glob("config-*.zip"))
+        assert (root / "immich-server-backups.txt").read_bytes() == b'name = "Blue"\n'
+
+
+async def test_a_stick_without_a_partition_table_is_backed_up_and_copies_nothing_twice(
+    backup: Backup, tmp_path: Path
+) -> None:
+    image = exfat_image(
+        tmp_path / "whole.img", partitioned=False, populate={"immich-server-backups": b'name = "Whole"'}
+    )
+    await backup.guest.plug("whole", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    await backup.guest.pull("whole")
+    assert await backup.differences(image) == []
+    with mounted_exfat(image) as root:
+        assert (root / "immich-server-backups/marker.toml").read_bytes() == b'name = "Whole"'
+    await backup.guest.plug("whole", image)
+    ended = await backup.event("run-ok")
+    assert ended["IMMICH_BACKUP_DISK"] == "Whole"
+    assert ended["IMMICH_BACKUP_FILES"] == "0", ended["MESSAGE"]
+
+
+async def test_an_unmarked_stick_stays_bit_for_bit_what_it_was(backup: Backup, tmp_path: Path) -> None:
+    image = exfat_image(tmp_path / "plain.img", populate={"holiday.txt": b"mine"})
+    before = image_hash(image)
+    await backup.guest.plug("plain", image)
+    await backup.event("disk-unmarked")
+    assert not await backup.is_mounted(await backup.guest.device("plain"))
+    await backup.guest.pull("plain")
+    assert image_hash(image) == before
+
+
+async def test_what_is_not_eligible_is_ignored_with_the_reason(backup: Backup, tmp_path: Path) -> None:
+    await backup.guest.plug("linux", ext4_image(tmp_path / "linux.img"))
+    assert "ext4, not exFAT" in (await backup.event("disk-ignored"))["MESSAGE"]
+    await backup.guest.plug("inside", marked_image(tmp_path / "inside.img"), usb=False)
+    assert "allowed is usb" in (await backup.event("disk-ignored"))["MESSAGE"]
+
+
+async def test_a_stick_pulled_in_mid_copy_is_completed_by_the_next_plug_in(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    await backup.make_it_slow()
+    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -c jpg | grep -q '[5-9]'")
+    await backup.guest.pull("blue")
+    assert await backup.outcome() == "interrupted"
+    assert "unplugged" in str((await backup.report())["findings"])
+    await backup.guest.sh("systemctl is-active immich-usb-backup.service")
+    await backup.guest.plug("blue", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+
+
+async def test_a_stick_pulled_after_the_copy_and_before_the_flush_is_no_success(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    await backup.guest.plug("blue", image, write_bytes_per_second=200_000)
+    await backup.event("stage-done", stage="profile")
+    await backup.guest.pull("blue")
+    assert await backup.outcome() in {"interrupted", "failed"}, await backup.story()
+    await backup.guest.plug("blue", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+
+
+async def test_a_killed_service_cleans_up_at_its_next_start(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    await backup.make_it_slow()
+    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -q jpg")
+    await backup.guest.sh("systemctl kill --kill-whom=all --signal=SIGKILL immich-usb-backup.service")
+    await backup.guest.throttle("blue", 0)
+    assert await backup.outcome() == "interrupted"
+    assert not await backup.is_mounted(await backup.guest.device("blue"))
+    await backup.guest.pull("blue")
+    await backup.guest.plug("blue", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+
+
+async def test_stopping_the_service_in_mid_run_unmounts_the_stick(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    await backup.make_it_slow()
+    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -q jpg")
+    await backup.guest.sh("systemctl stop immich-usb-backup.service", timeout=180)
+    assert await backup.outcome() == "interrupted"
+    assert not await backup.is_mounted(await backup.guest.device("blue"))
+    assert (await backup.guest.sh("pgrep -x rsync", check=False)).returncode == 1
+    await backup.guest.sh("systemctl start immich-usb-backup.service")
+    await backup.guest.pull("blue")
+    await backup.guest.plug("blue", image)
+    assert await backup.outcome() == "ok", await backup.story()
+
+
+async def test_two_sticks_at_once_are_both_backed_up(backup: Backup, tmp_path: Path) -> None:
+    images = [marked_image(tmp_path / "one.img"), marked_image(tmp_path / "two.img")]
+    for name, image in zip(("one", "two"), images, strict=True):
+        await backup.guest.plug(name, image)
+    assert [await backup.outcome(), await backup.outcome()] == ["ok", "ok"]
+    await backup.guest.pull_all()
+    assert [await backup.differences(image) for image in images] == [[], []]
+
+
+async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the_start_is_backed_up(
+    backup: Backup, tmp_path: Path
+) -> None:
+    await backup.guest.sh("systemctl stop immich-usb-backup.service immich-usb-backup-notifier.path")
+    await backup.guest.sh("systemctl mask --runtime immich-usb-backup.service")  # the rule would start it
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+    await backup.guest.device("blue")
+    await backup.guest.sh("systemctl unmask --runtime immich-usb-backup.service; systemctl start immich-usb-backup")
+    assert await backup.outcome() == "ok", await backup.story()
+    await backup.guest.sh("systemctl restart immich-usb-backup.service")
+    await backup.guest.sh("udevadm trigger --settle --subsystem-match=block")
+    await backup.guest.plug("other", exfat_image(tmp_path / "other.img"))
+    await backup.event("disk-unmarked")  # its turn comes after whatever the restart queued
+    shown = await backup.guest.sh("/usr/local/bin/immich-usb-backup history --json | grep -c '\"run_id\"'")
+    assert shown.stdout.strip() == "1"
+
+
+async def test_a_disk_that_a_desktop_has_mounted_is_taken_over(backup: Backup, tmp_path: Path) -> None:
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+    disk = await backup.guest.device("blue")
+    await backup.guest.sh(f"udisksctl mount --no-user-interaction -b {disk}1", check=False)
+    assert await backup.outcome() == "ok", await backup.story()
+    assert not await backup.is_mounted(disk)
+
+
+async def test_the_rule_starts_a_service_that_is_down(backup: Backup, tmp_path: Path) -> None:
+    await backup.guest.sh("systemctl stop immich-usb-backup.service")
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+    assert await backup.outcome() == "ok", await backup.story()
+
+
+async def test_the_service_can_harm_neither_the_library_nor_the_system(backup: Backup) -> None:
+    """The same walls, with a shell inside them."""
+    unit = "/run/systemd/system/walls.service"
+    await backup.guest.sh(
+        f"sed -e 's/^Type=.*/Type=oneshot/' -e '/^ExecStart=/d' -e '/^Restart/d' -e '/^WatchdogSec/d'"
+        f" /etc/systemd/system/immich-usb-backup.service > {unit};"
+        "sed -i 's|^\\[Service\\]|[Service]\\nExecStart=/bin/bash /root/walls.sh|' " + unit
+    )
+    tries = {
+        "library": f"touch {MEDIA}/upload/evil",
+        "remove": f"rm {MEDIA}/upload/.immich",
+        "etc": "touch /etc/evil",
+        "usr": "touch /usr/evil",
+        "home": "touch /home/evil",
+        "network": "python3 -c 'import socket; socket.socket(socket.AF_INET)'",
+        "mount": "mount -t tmpfs tmpfs /mnt",
+        "shadow": "cat /etc/shadow",
+    }
+    lines = [
+        f"if {command} 2>/dev/null; then echo broke {name}; else echo held {name}; fi"
+        for name, command in tries.items()
+    ]
+    lines += [f"ls {MEDIA}/upload >/dev/null && echo reads library", "exit 0"]
+    await backup.guest.write("/usr/local/share/walls.sh", "\n".join(lines))
+    await backup.guest.sh(f"sed -i 's|/root/walls.sh|/usr/local/share/walls.sh|' {unit}; systemctl daemon-reload")
+    await backup.guest.sh("systemctl start walls.service")
+    said = (await backup.guest.sh("journalctl -q -u walls.service -o cat")).stdout
+    assert "broke" not in said, said
+    assert sorted(line for line in said.splitlines() if line.startswith("held")) == sorted(
+        f"held {name}" for name in tries
+    )
+    assert "reads library" in said
