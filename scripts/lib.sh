@@ -70,6 +70,6 @@ need_venv() {
     echo "Setting up Python's packages in .venv"
     rm -rf .venv
     "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$1"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --editable ".$1"
     touch ".venv/stamp-$stamp"
 }

@@ -1,0 +1,90 @@
+"""Installing this working tree in the guest as a user would: a checkout, wheels, and ./scripts/install."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .guest import Guest
+from .image import cached_folder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GUEST_PYTHON = "3.11"
+INSTALL_SECONDS = 600.0
+PIP_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Where the guest has the project: the checkout it was installed from, and the wheels."""
+
+    checkout: str = "/root/immich-usb-backup"
+    wheels: str = "/root/wheels"
+
+
+async def install(guest: Guest, scratch: Path) -> Installed:
+    """Bring checkout and wheels into the guest and run the install script there. `scratch` is a folder on the host."""
+    place = Installed()
+    await asyncio.to_thread(_export, scratch / "checkout")
+    await asyncio.to_thread(_collect_wheels, scratch / "checkout", scratch / "wheels")
+    for source, target in ((scratch / "checkout", place.checkout), (scratch / "wheels", place.wheels)):
+        await guest.sh(f"rm -rf {target}")
+        await guest.put(source, target)
+    await guest.sh(f"cd {place.checkout} && ./scripts/install --wheels {place.wheels}", timeout=INSTALL_SECONDS)
+    return place
+
+
+def _export(target: Path) -> None:
+    """Copy what git tracks or would track, as it lies in the working tree."""
+    listing = _run(["git", "-C", str(REPOSITORY), "ls-files", "-z", "-co", "--exclude-standard"])
+    for name in filter(None, listing.split("\0")):
+        source, copy = REPOSITORY / name, target / name
+        if source.exists() or source.is_symlink():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy, follow_symlinks=False)
+
+
+def _collect_wheels(checkout: Path, target: Path) -> None:
+    """Put the project's own wheel, and all it needs to build and run without a network, into `target`."""
+    definition = (checkout / "pyproject.toml").read_bytes()
+    name = hashlib.sha256(definition + GUEST_PYTHON.encode()).hexdigest()[:16]
+    needed = cached_folder("wheels", name, lambda folder: _fetch_wheels(definition.decode(), folder))
+    shutil.copytree(needed, target)
+    with tempfile.TemporaryDirectory(prefix="build-") as folder:
+        source = Path(folder) / "source"  # a copy: building leaves things behind
+        shutil.copytree(checkout, source, symlinks=True)
+        options = ["--no-deps", "--no-index", "--find-links", str(target), "--wheel-dir", str(target)]
+        _pip("wheel", *options, str(source))
+
+
+def _fetch_wheels(definition: str, target: Path) -> None:
+    """Fetch wheels for the guest's Python; `pip wheel` first makes wheels of what comes only as source."""
+    project = tomllib.loads(definition)
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    if sys.version_info[:2] == tuple(map(int, GUEST_PYTHON.split("."))):
+        _pip("wheel", "--wheel-dir", str(target), *wanted)
+        return
+    with tempfile.TemporaryDirectory(prefix="wheels-") as built:
+        _pip("wheel", "--wheel-dir", built, *wanted)
+        platforms = [f"--platform={name}_x86_64" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+        options = ["--only-binary=:all:", f"--python-version={GUEST_PYTHON}", *platforms, "--find-links", built]
+        _pip("download", "--dest", str(target), *options, *wanted)
+
+
+def _pip(*arguments: str) -> None:
+    _run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-3000:]
+        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{said}")
+    return done.stdout
