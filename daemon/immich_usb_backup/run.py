@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from immich_usb_backup import messages
 from immich_usb_backup.config import Config
-from immich_usb_backup.errors import BackupError, DiskGone, DiskReadOnly, Interrupted, UnmountBusy
+from immich_usb_backup.errors import BackupError, DiskGone, DiskReadOnly, Interrupted, MountFailed, UnmountBusy, WrongDevice
 from immich_usb_backup.events import Event
 from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
 from immich_usb_backup.model import (
@@ -61,7 +61,11 @@ async def back_up(seen: PartitionSeen, *, config: Config, ports: Ports, stop: St
     Cancelled, it cleans up, records why, and returns the report all the same.
     """
     with bound_contextvars(device=seen.device_node, uuid=seen.uuid):
-        looked = await _look(seen, config=config, ports=ports)
+        try:
+            looked = await _look(seen, config=config, ports=ports)
+        except Exception as error:  # noqa: BLE001  # whatever lies on one disk, the next one is waited for
+            ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
+            return None
         if looked is None:
             return None
         return await _Run(seen, looked, config=config, ports=ports, stop=stop).story()
@@ -78,8 +82,8 @@ async def _look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked 
             return None
         grace = config.disks.automounter_grace_seconds
         looked = await look_for_marker(partition, grace_seconds=grace, ports=ports)
-    except BackupError as error:
-        await _unreadable(seen, error, ports)
+    except (BackupError, OSError) as error:
+        await _unreadable(seen, _as_backup_error(error), ports)
         return None
     if looked.marker is None:
         ports.log.say(Event.DISK_UNMARKED, device=seen.device_node, label=seen.label)
@@ -90,7 +94,11 @@ async def _look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked 
 async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> None:
     """A disk that could not be looked at: a line for a stranger's; a failed run for one that we know."""
     ports.log.say(Event.DISK_UNREADABLE, device=seen.device_node, label=seen.label, message=error.message)
-    name = await ports.history.disk_name(seen.uuid)
+    try:
+        name = await ports.history.disk_name(seen.uuid)
+    except BackupError as unknown:
+        ports.log.say(Event.FATAL, message=unknown.message, hint=unknown.hint)
+        return
     if name is None or isinstance(error, DiskGone):
         return
     partition = Partition(
@@ -108,7 +116,8 @@ async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> 
     started = ports.clock.now()
     report = first_report(_run_id(ports), ports.server, identify(seen, partition, name), started)
     await ports.history.begin(report, seen.plug_in)
-    failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=True)
+    unmounted = not isinstance(error, UnmountBusy)
+    failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=unmounted)
     await announce(replace(failed, ended=ports.clock.now()), ports)
 
 
@@ -126,6 +135,8 @@ class _Run:
         self._partition = looked.partition
         self._ports = ports
         self._stop = stop
+        self._mounted: Mount | None = None
+        self._copied = False
         self._flushed = False
         self._unmounted = True
         self._powered_off = False
@@ -140,7 +151,6 @@ class _Run:
     async def story(self) -> RunReport:
         """Begin, work, conclude, tell."""
         with bound_contextvars(run=self._run.run_id, disk=self._run.disk.name):
-            await self._begin()
             await self._work()
             report = self._conclude()
             await _finish(announce(report, self._ports))
@@ -159,17 +169,24 @@ class _Run:
     async def _work(self) -> None:
         """All that can go wrong ends here, as a finding. The outermost edge of a run."""
         try:
+            await protected(self._begin())
             async with self._ports.inhibitor.held(f"Backing up to '{self._run.disk.name}'"):
                 await self._with_disk()
         except asyncio.CancelledError:
             cause = self._stop.cause or Interrupted("The backup was stopped")
-            self._note_once(finding_of(cause))
+            if not (self._done_with_disk and isinstance(cause, DiskGone)):
+                self._note_once(finding_of(cause))
             _forget_cancellation()
-        except BackupError as error:
-            self._note_once(finding_of(error))
+        except (BackupError, OSError) as error:
+            self._note_once(finding_of(_as_backup_error(error)))
         except Exception as error:  # noqa: BLE001  # a bug must end in an unmounted disk and a message, not in silence
             self._ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
             self._run.note(_bug(error))
+
+    @property
+    def _done_with_disk(self) -> bool:
+        """Whether the disk may go, as it does when it is switched off."""
+        return self._copied and self._flushed and self._unmounted
 
     def _note_once(self, finding: Finding) -> None:
         if all(known.code != finding.code for known in self._run.findings):
@@ -179,18 +196,28 @@ class _Run:
         self._run.show(Stage.MOUNT)
         if self._partition.read_only:
             raise DiskReadOnly(f"{self._partition.device_node} is write-protected")
-        mount = await mount_for_writing(self._partition, self._ports)
-        self._unmounted = False
         target: Target | None = None
         try:
-            target = await self._open(mount)
+            await protected(self._mount())  # UDisks2 mounts whether or not somebody still waits for its answer
+            target = await self._open()
             await self._copy_everything(Work(run=self._run, target=target))
+            self._copied = True
         finally:
-            await protected(self._let_go(target))
+            if self._mounted is not None:
+                await protected(self._let_go(target))
 
-    async def _open(self, mount: Mount) -> Target:
+    async def _mount(self) -> None:
+        self._unmounted = False
+        try:
+            self._mounted = await mount_for_writing(self._partition, self._ports)
+        except (MountFailed, WrongDevice):
+            self._unmounted = True
+            raise
+
+    async def _open(self) -> Target:
+        assert self._mounted is not None
         entry = self._marker.entry if has_folder_name(self._marker) else None
-        target = await self._ports.targets.open(mount, marker_entry=entry)
+        target = await self._ports.targets.open(self._mounted, marker_entry=entry)
         free = await target.free_bytes()
         self._ports.log.say(
             Event.RUN_STARTED,
@@ -208,6 +235,7 @@ class _Run:
         seen = await survey(work)
         for stage in LIBRARY_STAGES:
             await self._stage(stage, lambda stage=stage: back_up_folder(work, stage, seen))  # type: ignore[misc]
+        await work.target.clear_temporary("")
         self._run.free_bytes = await work.target.free_bytes()
 
     async def _stage(self, stage: Stage, work: Callable[[], Awaitable[StageReport]]) -> None:
@@ -238,10 +266,12 @@ class _Run:
 
     async def _let_go(self, target: Target | None) -> None:
         """Flush, close, unmount, power off. Runs to its end whatever happens; each failure becomes a finding."""
-        if target is not None:
-            await self._flush(target)
-            await target.close()
-        await self._unmount()
+        try:
+            if target is not None:
+                await self._flush(target)
+                await target.close()
+        finally:
+            await self._unmount()
         if self._unmounted and self._run.config.disks.power_off:
             await self._power_off()
 
@@ -308,7 +338,7 @@ class _Run:
             started=run.started,
             ended=self._ports.clock.now(),
             outcome=outcome,
-            safe_to_unplug=self._unmounted and self._ports.devices.present(self._seen.plug_in),
+            safe_to_unplug=self._unmounted and (self._flushed or self._ports.devices.present(self._seen.plug_in)),
             powered_off=self._powered_off,
             findings=tuple(run.findings),
             stages=tuple(run.stages),
@@ -350,14 +380,24 @@ def _as_backup_error(error: BackupError | OSError) -> BackupError:
     return BackupError(f"The disk answered: {error.strerror or error}", hint="Plug the disk in again.")
 
 
+async def _attempt(step: Awaitable[None], ports: Ports) -> bool:
+    try:
+        await step
+    except (BackupError, OSError) as error:
+        hint = error.hint if isinstance(error, BackupError) else ""
+        ports.log.say(Event.ANNOUNCE_FAILED, message=str(error), hint=hint)
+        return False
+    return True
+
+
 async def announce(report: RunReport, ports: Ports) -> None:
-    """Write the outcome down, hand it on, say it: in this order, and a failure in one stops none of the others."""
-    for step in (ports.history.finish(report), ports.outbox.put(report), ports.history.announced(report.run_id)):
-        try:
-            await step
-        except (BackupError, OSError) as error:
-            hint = error.hint if isinstance(error, BackupError) else ""
-            ports.log.say(Event.ANNOUNCE_FAILED, message=str(error), hint=hint)
+    """Write the outcome down, hand it on, say it: in this order, and a failure in one does not stop the next.
+
+    Only what was handed on is marked so; the rest is handed on at the next start.
+    """
+    await _attempt(ports.history.finish(report), ports)
+    if await _attempt(ports.outbox.put(report), ports):
+        await _attempt(ports.history.announced(report.run_id), ports)
     ports.log.say(
         _OUTCOME_EVENTS[report.outcome],
         message=messages.story_line(report),

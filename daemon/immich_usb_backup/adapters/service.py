@@ -13,15 +13,16 @@ from immich_usb_backup.policy.text import printable
 
 _MICROSECONDS = 1_000_000
 _LONGEST_STATUS = 400
+_SEND_SECONDS = 0.2
 
 
 class Service:
-    """sd_notify, non-blocking: a service manager that does not listen must not hold a backup up."""
+    """sd_notify with a short deadline: a service manager that does not listen must not hold a backup up."""
 
     def __init__(self) -> None:
         self._notifier = SystemdNotifier()
         if self._notifier.socket is not None:
-            self._notifier.socket.settimeout(0)
+            self._notifier.socket.settimeout(_SEND_SECONDS)
 
     def ready(self) -> None:
         """The monitor listens."""
