@@ -155,7 +155,7 @@ def parse(content: bytes, *, origin: str) -> Config:
         raw = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _invalid(origin, [f"is not UTF-8 text (byte {error.start})"]) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise _invalid(origin, [f"is not TOML: {error}"]) from error
     try:
         return Config.model_validate(raw)

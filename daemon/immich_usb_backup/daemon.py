@@ -150,6 +150,8 @@ class Daemon:
         )
 
     def _enqueue(self, seen: PartitionSeen) -> None:
+        if self._stopping.is_set():
+            return
         if self._current is not None or self._queue:
             self._ports.log.say(Event.DISK_QUEUED, device=seen.device_node, label=seen.label, uuid=seen.uuid)
         self._queue[seen.plug_in] = seen
@@ -179,6 +181,8 @@ class Daemon:
 
     async def _end_current(self, *, lost_bus: bool) -> None:
         """Interrupt the run that goes on, and wait until its disk is unmounted and its outcome recorded."""
+        self._stopping.set()
+        self._queue.clear()
         if self._current is None:
             return
         _, stop, task = self._current

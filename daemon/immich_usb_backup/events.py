@@ -86,6 +86,12 @@ class Event(Enum):
         _ERROR,
         "The outcome is in the history, but could not be handed on: {message} {hint}",
     )
+    WATCHER_FAILED = Kind("7f0d1c6a3b5e4c0f9a52d86be1470c3d", _WARN, "{watcher} could not be told: {message}")
+    NO_BUS_NAME = Kind(
+        "b3a1f6f2f4f94c9d8a3a55a0b8d0f5c4",
+        _WARN,
+        "Desktops will not be told: D-Bus does not let this user own the service's name ({message})",
+    )
     FATAL = Kind("0e9ff4171b724ff4902042e887fd6b61", _ERROR, "{message} {hint}")
     BUG = Kind("f779b05ec7004e55bfe0d9998909a076", _ERROR, "A bug in immich-usb-backup: {message}")
     AGENT_READY = Kind("16424d924412440f8075909e638bb23d", _INFO, "Showing backups on this desktop")

@@ -26,11 +26,16 @@ async def look_for_marker(partition: Partition, *, grace_seconds: float, ports: 
     Raises ``MountFailed``, ``DiskGone``, ``DiskFailing``, ``UnmountBusy``.
     """
     partition = await ports.disks.wait_for_automounter(partition, seconds=grace_seconds)
-    mount = await ports.disks.mount(partition, read_only=True)
+    mounts: list[Mount] = []
+
+    async def mount() -> None:
+        mounts.append(await ports.disks.mount(partition, read_only=True))
+
     try:
-        marker = await read_marker(mount, ports.targets)
+        await protected(mount())  # UDisks2 mounts whether or not somebody still waits for its answer
+        marker = await read_marker(mounts[0], ports.targets)
     finally:
-        if mount.ours:
+        if any(mount.ours for mount in mounts):
             await protected(release(partition, ports=ports))
     return Looked(marker, partition)
 

@@ -12,7 +12,15 @@ from structlog.contextvars import bound_contextvars
 
 from immich_usb_backup import messages
 from immich_usb_backup.config import Config
-from immich_usb_backup.errors import BackupError, DiskGone, DiskReadOnly, Interrupted, MountFailed, UnmountBusy, WrongDevice
+from immich_usb_backup.errors import (
+    BackupError,
+    DiskGone,
+    DiskReadOnly,
+    Interrupted,
+    MountFailed,
+    UnmountBusy,
+    WrongDevice,
+)
 from immich_usb_backup.events import Event
 from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
 from immich_usb_backup.model import (

@@ -16,6 +16,7 @@ _CHUNK = 1 << 20
 _FILES_AT_MOST = 100_000
 _ZIP_EARLIEST = (1980, 1, 1, 0, 0, 0)
 _ZIP_LATEST = (2107, 12, 31, 23, 59, 58)
+_LATEST_SECONDS = 1 << 33
 
 
 def write_archive(paths: Iterable[Path], sink: Sink) -> ArchiveResult:
@@ -81,7 +82,7 @@ def _add(archive: zipfile.ZipFile, path: Path) -> str:
 
 def _info(path: Path, facts: os.stat_result) -> zipfile.ZipInfo:
     name = os.fsencode(path).decode("utf-8", "backslashreplace").lstrip("/")
-    moment = time.gmtime(max(0, facts.st_mtime))[:6]
+    moment = time.gmtime(min(max(0, facts.st_mtime), _LATEST_SECONDS))[:6]
     info = zipfile.ZipInfo(name, min(max(moment, _ZIP_EARLIEST), _ZIP_LATEST))
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = (facts.st_mode & 0xFFFF) << 16

@@ -192,6 +192,8 @@ class Bus:
             if not call.done():
                 raise _no_answer(self._lost.done(), member, timeout)
             return _checked(call.result())
+        except (EOFError, OSError) as error:  # the connection ends: dbus-next passes on what its reader met
+            raise BusLost(f"The connection to D-Bus was lost during {member}") from error
         finally:
             call.cancel()
 

@@ -200,11 +200,18 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _bytes(value: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        return value.encode("utf-8", "backslashreplace")
+
+
 def encode_entry(fields: Mapping[str, str]) -> bytes:
     """The wire form. Values with newlines carry their length as 64-bit little-endian."""
     parts: list[bytes] = []
     for name, value in fields.items():
-        raw = value.encode("utf-8", "surrogateescape")
+        raw = _bytes(value)
         if b"\n" in raw:
             parts.append(name.encode("ascii") + b"\n" + struct.pack("<Q", len(raw)) + raw + b"\n")
         else:

@@ -101,8 +101,10 @@ class DiskTargets:
                 fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root.fd)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            with open(fd, "rb") as file:
-                return file.read(limit) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            try:
+                return os.read(fd, limit) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            finally:
+                os.close(fd)
 
     async def open(self, mount: Mount, *, marker_entry: str | None) -> DiskTarget:
         """Open or make the backup folder. Raises ``WrongDevice``, ``DiskReadOnly``, ``MarkerUnusable``."""
@@ -112,9 +114,13 @@ class DiskTargets:
         with self._errors(mount), _open_root(mount) as root:
             waiting = None if marker_entry is None else _make_way(root.fd, marker_entry)
             folder = _open_backup_folder(root.fd)
-            if waiting is not None:
-                _move_in(root.fd, folder.fd, waiting)
-            os.fsync(root.fd)
+            try:
+                if waiting is not None:
+                    _move_in(root.fd, folder.fd, waiting)
+                os.fsync(root.fd)
+            except BaseException:
+                folder.close()  # else the disk could not be unmounted
+                raise
         return DiskTarget(folder, mount, self._presence(mount.partition.device_number))
 
     def _errors(self, mount: Mount) -> AbstractContextManager[None]:

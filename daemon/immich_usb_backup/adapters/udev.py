@@ -98,9 +98,11 @@ class UdevDevices:
         there = await asyncio.to_thread(self.now)
         plug_ins = {seen.plug_in for seen in there}
         for gone in [seen for seen in self._known.values() if seen.plug_in not in plug_ins]:
-            self._push(replace(gone, action=DeviceAction.REMOVE))
+            if not self.present(gone.plug_in):  # else it came while the others were looked at
+                self._push(replace(gone, action=DeviceAction.REMOVE))
         for seen in there:
-            self._push(seen)
+            if self.present(seen.plug_in):
+                self._push(seen)
 
     def _push(self, seen: PartitionSeen) -> None:
         number = seen.plug_in.device_number

@@ -150,6 +150,7 @@ class UDisks:
         while mount_points(partition.device_number):
             if loop.time() > deadline:
                 raise UnmountBusy(f"{partition.device_node} is still mounted, though UDisks2 says it is not")
+            self._changed.clear()
             await _wait_event(self._changed, 0.1)
 
     async def left_mounted(self, uuid: str) -> Partition | None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from immich_usb_backup import messages
 from immich_usb_backup.adapters.service import Service
+from immich_usb_backup.events import Event
 from immich_usb_backup.model import Progress, RunReport, Stage
-from immich_usb_backup.ports import Watchers
+from immich_usb_backup.ports import Log, Watchers
 
 STATUS_SECONDS = 1.0
 _MORE_TIME_SECONDS = 120
@@ -31,30 +32,34 @@ class RateLimit:
 
 
 class AllWatchers:
-    """One ``Watchers`` out of several."""
+    """One ``Watchers`` out of several. One that fails is logged: it must not change how a run goes."""
 
-    def __init__(self, watchers: Sequence[Watchers]) -> None:
+    def __init__(self, watchers: Sequence[Watchers], log: Log) -> None:
         self._watchers = watchers
+        self._log = log
 
     def started(self, run_id: str, disk_name: str) -> None:
         """A run begins."""
-        for watcher in self._watchers:
-            watcher.started(run_id, disk_name)
+        self._each(lambda watcher: watcher.started(run_id, disk_name))
 
     def progress(self, progress: Progress) -> None:
         """A run goes on."""
-        for watcher in self._watchers:
-            watcher.progress(progress)
+        self._each(lambda watcher: watcher.progress(progress))
 
     def finished(self, report: RunReport) -> None:
         """A run is over."""
-        for watcher in self._watchers:
-            watcher.finished(report)
+        self._each(lambda watcher: watcher.finished(report))
 
     def disk_removed(self, uuid: str, disk_name: str) -> None:
         """A disk was unplugged."""
+        self._each(lambda watcher: watcher.disk_removed(uuid, disk_name))
+
+    def _each(self, tell: Callable[[Watchers], None]) -> None:
         for watcher in self._watchers:
-            watcher.disk_removed(uuid, disk_name)
+            try:
+                tell(watcher)
+            except Exception as error:  # noqa: BLE001  # a terminal that was closed, a bug in one of them
+                self._log.say(Event.WATCHER_FAILED, watcher=type(watcher).__name__, message=repr(error))
 
 
 class StatusLine:

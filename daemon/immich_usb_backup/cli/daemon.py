@@ -27,7 +27,9 @@ from immich_usb_backup.adapters.watchers import AllWatchers, StatusLine, Termina
 from immich_usb_backup.cli.paths import state_folder
 from immich_usb_backup.config import Config
 from immich_usb_backup.daemon import Daemon
+from immich_usb_backup.errors import BackupError, BusCallFailed
 from immich_usb_backup.events import Event
+from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import RunReport
 from immich_usb_backup.ports import Outbox, Ports, Watchers
 
@@ -42,10 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Work until a signal. Raises ``ConfigError`` at the start, ``BackupError`` where the world is not as needed."""
+    """Work until a signal. 69 where the world is not as needed. Raises ``ConfigError``."""
     config = configuration.load(arguments.config)
     log = make_log(level=config.logging.level, form=arguments.log_format)
-    return asyncio.run(_main(arguments, config, log))
+    try:
+        return asyncio.run(_main(arguments, config, log))
+    except BackupError as error:
+        log.say(Event.FATAL, message=error.message, hint=error.hint)
+        return ExitCode.UNAVAILABLE
 
 
 async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLog) -> int:
@@ -79,7 +85,7 @@ async def _wire(
     devices = UdevDevices(log)
     holder: list[Daemon] = []
     face = DaemonOnBus(bus, lambda: (holder[0].config if holder else config).desktop, clock.monotonic)
-    await face.start()
+    await _take_the_name(face, log)
     watchers: list[Watchers] = [StatusLine(service, clock.monotonic), face]
     if arguments.progress:
         watchers.append(TerminalProgress(_print, clock.monotonic))
@@ -92,7 +98,7 @@ async def _wire(
         copier=Rsync(),
         history=history,
         outbox=_OutboxForMail(OutboxFolder(state / "outbox", log), lambda: holder[0].config if holder else config),
-        watchers=AllWatchers(watchers),
+        watchers=AllWatchers(watchers, log),
         inhibitor=LogindInhibitor(bus, log),
         clock=clock,
         server=platform.node(),
@@ -106,6 +112,16 @@ async def _wire(
     )
     holder.append(daemon)
     return daemon
+
+
+async def _take_the_name(face: DaemonOnBus, log: StructuredLog) -> None:
+    """A second daemon must not run. One that may not own the name still backs up: only the desktops hear nothing."""
+    try:
+        await face.start()
+    except BusCallFailed as error:
+        if not error.name.endswith(".AccessDenied"):
+            raise
+        log.say(Event.NO_BUS_NAME, message=error.message)
 
 
 class _OutboxForMail:

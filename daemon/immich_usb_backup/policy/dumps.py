@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-_EPOCH_NAME = re.compile(r"immich-db-backup-(\d{13})\.sql\.gz")
-_DATED_NAME = re.compile(r"immich-db-backup-(\d{8}T\d{6})-v(\d[\w.\-+]*?)-pg(\d[\w.]*)\.sql\.gz")
+_EPOCH_NAME = re.compile(r"immich-db-backup-(\d{13})\.sql\.gz", re.ASCII)
+_DATED_NAME = re.compile(
+    r"immich-db-backup-(\d{8}T\d{6})-v(?!.*-pre-upgrade)(\d[\w.\-+]*?)-pg(\d[\w.]*)\.sql\.gz", re.ASCII
+)
 
 HEADERS = (b"-- PostgreSQL database dump", b"-- PostgreSQL database cluster dump")
 FOOTERS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
@@ -35,10 +37,10 @@ def parse_dump_name(name: str, *, local: datetime | None = None) -> DumpName | N
     if match := _DATED_NAME.fullmatch(name):
         try:
             naive = datetime.strptime(match[1], "%Y%m%dT%H%M%S")  # noqa: DTZ007
-        except ValueError:
+            zoned = naive.replace(tzinfo=local.tzinfo) if local else naive.astimezone()
+            return DumpName(zoned.astimezone(UTC), name)
+        except (ValueError, OverflowError):  # no such day, or before the first or after the last in UTC
             return None
-        zoned = naive.replace(tzinfo=local.tzinfo) if local else naive.astimezone()
-        return DumpName(zoned.astimezone(UTC), name)
     return None
 
 

@@ -53,7 +53,7 @@ def disk_name(content: bytes) -> str | None:
     try:
         text = content[:MARKER_BYTES].decode("utf-8-sig")
         value = tomllib.loads(text.replace("\r\n", "\n")).get("name")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: not UTF-8, not TOML, or a number of thousands of digits
         return None
     if not isinstance(value, str):
         return None

@@ -105,6 +105,8 @@ def _choose(source: Tree, target: Tree) -> tuple[dict[str, bytes], tuple[tuple[b
         winner = chosen.setdefault(fold(path), path)
         if winner != path:
             skipped.append((path, f"exFAT takes it for the same file as {winner.decode('utf-8', 'replace')}"))
+    folders = {parent for folded in chosen for parent in _parents(folded)} & chosen.keys()
+    skipped += [(chosen.pop(folder), "exFAT takes it for the same as a folder beside it") for folder in folders]
     return chosen, tuple(sorted(skipped))
 
 

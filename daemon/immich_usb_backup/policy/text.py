@@ -95,7 +95,7 @@ class _Filler(string.Formatter):
             return duration(value)
         if format_spec == "quote":
             return f"'{printable(str(value))}'" if value else ""
-        return str(value)
+        return "".join(c if c.isspace() or _harmless(c) else _escaped(c) for c in str(value))
 
 
 def fill(template: str, fields: Mapping[str, Any]) -> str:
