@@ -1,0 +1,276 @@
+"""The documents say what the code says: options, codes, commands, events, links. Each table is compared, not trusted."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immich_usb_backup import config, dbus_names, errors
+from immich_usb_backup.__main__ import COMMANDS, main
+from immich_usb_backup.adapters.journal import PREFIX, journal_fields
+from immich_usb_backup.errors import BackupError
+from immich_usb_backup.events import Event
+from immich_usb_backup.exit_codes import ExitCode
+from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY
+from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_ENDINGS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCE = CHECKOUT / "daemon/immich_usb_backup"
+REFERENCE = CHECKOUT / "docs/reference"
+HOW_TO = CHECKOUT / "docs/how-to"
+PRIORITIES = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "err"}
+
+_FENCE = re.compile(r"^ *(```+)(\w*)\n(.*?)^ *\1$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+def _documents() -> list[Path]:
+    found = [CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+    return found + sorted(path for folder in ("docs", "tests") for path in (CHECKOUT / folder).rglob("*.md"))
+
+
+def _rows(text: str) -> Iterator[tuple[str, ...]]:
+    """The cells of the tables' rows whose first cell is code."""
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            yield tuple(cell.strip() for cell in line.strip().strip("|").split(" | "))
+
+
+def _code(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def _section(text: str, title: str) -> str:
+    """The text below a heading of the second level."""
+    _, _, rest = text.partition(f"\n## {title}\n")
+    assert rest, title
+    return rest.partition("\n## ")[0]
+
+
+def _python_files() -> Iterator[ast.Module]:
+    for path in SOURCE.rglob("*.py"):
+        yield ast.parse(path.read_text())
+
+
+def _calls(name: str) -> Iterator[ast.Call]:
+    for module in _python_files():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and name == getattr(node.func, "id", getattr(node.func, "attr", None)):
+                yield node
+
+
+# Configuration --------------------------------------------------------------------------------------------
+
+
+def _options(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Each option with its dotted name, its schema, and whether it is required."""
+    for name, field in schema["properties"].items():
+        reference = next((part["$ref"] for part in (field, *field.get("anyOf", ())) if "$ref" in part), None)
+        if reference is None:
+            yield name, field, False
+            continue
+        section = schema["$defs"][reference.rpartition("/")[2]]
+        for inner, inner_field in section["properties"].items():
+            yield f"{name}.{inner}", _resolved(inner_field, schema), inner in section.get("required", ())
+
+
+def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    items = field.get("items", {})
+    if "$ref" in items:
+        return {**field, "items": schema["$defs"][items["$ref"].rpartition("/")[2]]}
+    return field
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    """A type as the document words it."""
+    if "anyOf" in field:
+        return _kind(next(part for part in field["anyOf"] if part.get("type") != "null"))
+    if "enum" in field:
+        return ", ".join(f'`"{value}"`' for value in field["enum"])
+    if field["type"] == "array":
+        inner = _kind(field["items"])
+        return f"list of {inner}s" if inner == "path" else f"list of {inner}"
+    if field["type"] == "integer":
+        return f"whole number, {field['minimum']} to {field['maximum']}"
+    return "true or false" if field["type"] == "boolean" else "path" if field.get("format") == "path" else "text"
+
+
+def _default(field: Mapping[str, Any], *, required: bool) -> str | None:
+    """As the document words it; None where the default is a sentence."""
+    if required:
+        return "required"
+    value = field.get("default")
+    return None if value is None else f"`{json.dumps(value)}`"
+
+
+def _with_limits(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    limits: Mapping[str, Any] = next((part for part in field.get("anyOf", ()) if part.get("type") == "integer"), {})
+    return {**field, **limits} if limits else field
+
+
+def test_every_option_is_documented_with_its_type_and_default() -> None:
+    documented = {
+        _code(name)[0]: (kind, default)
+        for name, kind, default, _ in _rows((REFERENCE / "configuration.md").read_text())
+    }
+    schema = config.Config.model_json_schema(by_alias=True)
+    expected = {
+        name: (_kind(_with_limits(field)), _default(field, required=required))
+        for name, field, required in _options(schema)
+    }
+    assert documented.keys() == expected.keys()
+    for name, (kind, default) in expected.items():
+        assert documented[name][0] == kind, name
+        if default is None:
+            assert not documented[name][1].startswith("`["), name
+        else:
+            assert documented[name][1] == default, name
+
+
+def _toml_blocks() -> Iterator[tuple[Path, str]]:
+    for path in _documents():
+        for _, language, text in _FENCE.findall(path.read_text()):
+            if language == "toml":
+                yield path, re.sub("^  ", "", text, flags=re.MULTILINE)
+
+
+def test_every_configuration_in_the_documents_is_a_right_one() -> None:
+    blocks = list(_toml_blocks())
+    assert len(blocks) > 5
+    for path, text in blocks:
+        config.parse(text.encode(), origin=path.name)
+
+
+# Messages -------------------------------------------------------------------------------------------------
+
+
+def _error_codes() -> set[str]:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BackupError)]
+    return {kind.code for kind in kinds}
+
+
+def _finding_codes() -> set[str]:
+    codes: set[str] = set()
+    for call in _calls("Finding"):
+        (value,) = (keyword.value for keyword in call.keywords if keyword.arg == "code")
+        if isinstance(value, ast.Constant):
+            codes.add(str(value.value))
+        else:
+            assert ast.unparse(value) in {"finding.code", "error.code"}, "a code that this test cannot read"
+    return codes
+
+
+def test_every_code_is_explained() -> None:
+    text = (REFERENCE / "messages.md").read_text()
+    sections = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    documented = [_code(section)[0] for section in sections]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == _error_codes() | _finding_codes()
+    for section in sections:
+        assert all(f"**{part}:**" in section for part in ("What happened", "The backup", "Do")), section
+
+
+# Commands -------------------------------------------------------------------------------------------------
+
+
+def _arguments(command: str) -> set[str]:
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"immich_usb_backup.cli.{command.replace('-', '_')}").add_arguments(parser)
+    return {name for action in parser._actions for name in action.option_strings or (action.dest,)}
+
+
+def test_every_command_is_documented_with_its_options() -> None:
+    text = (REFERENCE / "commands.md").read_text()
+    documented = [_code(heading)[0] for heading in _HEADING.findall(text) if heading.startswith("`")]
+    assert set(documented) == COMMANDS.keys()
+    for command in documented:
+        rows = _rows(_section(text, f"`{command}`"))
+        assert {name for row in rows for name in _code(row[0])} == _arguments(command), command
+
+
+def test_the_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as wrong_usage:
+        main(["nonsense"])
+    real = {int(code) for code in ExitCode if code is not ExitCode.USAGE} | {wrong_usage.value.code}
+    table = _section((REFERENCE / "commands.md").read_text(), "Exit codes")
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == real
+
+
+# Journal and D-Bus ----------------------------------------------------------------------------------------
+
+
+def test_every_event_is_documented() -> None:
+    table = _section((HOW_TO / "monitor-with-journalctl.md").read_text(), "Events")
+    documented = [(_code(row[0])[0], _code(row[1])[0], row[2], _code(row[3])[0]) for row in _rows(table)]
+    expected = [
+        (event.code, event.kind.message_id, PRIORITIES[event.kind.level], event.kind.template) for event in Event
+    ]
+    assert documented == expected
+    assert len({message_id for _, message_id, _, _ in expected}) == len(expected)
+
+
+def _said() -> Iterable[str]:
+    """The names of all fields that anything says, or binds to the context."""
+    for name in ("say", "bound_contextvars"):
+        for call in _calls(name):
+            yield from (keyword.arg for keyword in call.keywords if keyword.arg is not None)
+    yield "code"
+
+
+def test_every_journal_field_is_documented() -> None:
+    table = _section((HOW_TO / "monitor-with-journalctl.md").read_text(), "Fields")
+    documented = {name for row in _rows(table) for name in _code(row[0])} - {"MESSAGE", "PRIORITY", "MESSAGE_ID"}
+    real = {name for name in journal_fields(dict.fromkeys(_said(), "x")) if name.startswith(PREFIX)}
+    assert documented == real
+
+
+def test_the_bus_is_documented() -> None:
+    text = (REFERENCE / "dbus.md").read_text()
+    names = [value for name, value in vars(dbus_names).items() if name.isupper()]
+    assert len(names) == 8
+    assert [name for name in names if f"`{name}" not in text] == []
+
+
+# Layout, marker -------------------------------------------------------------------------------------------
+
+
+def test_the_names_on_the_disk() -> None:
+    layout = (REFERENCE / "on-disk-layout.md").read_text()
+    marker = (HOW_TO / "prepare-a-disk.md").read_text()
+    assert all(name in layout for name in (f"{BACKUP_FOLDER}/", TEMPORARY, INNER_MARKER))
+    assert all(name in marker for name in (f"`{BACKUP_FOLDER}`", INNER_MARKER, *MARKER_ENDINGS))
+
+
+# Links ----------------------------------------------------------------------------------------------------
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", _documents(), ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = _FENCE.sub("", path.read_text())
+    for link in _LINK.findall(text):
+        place, _, anchor = link.partition("#")
+        goal = (path.parent / place).resolve() if place else path
+        assert goal.exists(), link
+        assert goal.is_relative_to(CHECKOUT), link
+        if anchor:
+            headings = _HEADING.findall(_FENCE.sub("", goal.read_text()))
+            assert anchor in map(_anchor, headings), link
+
+
+def test_the_code_refers_to_documents_that_exist() -> None:
+    named = {name for path in SOURCE.rglob("*.py") for name in re.findall(r"docs/[\w/.-]+\.md", path.read_text())}
+    assert {name for name in named if not (CHECKOUT / name).exists()} <= {"docs/JOURNAL_NATIVE_PROTOCOL.md"}
