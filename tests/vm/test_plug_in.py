@@ -223,3 +223,67 @@ async def test_the_service_can_harm_neither_the_library_nor_the_system(backup: B
         f"held {name}" for name in tries
     )
     assert "reads library" in said
+
+
+async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path: Path) -> None:
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+    ended = await backup.event("run-ok")
+    assert (ended["PRIORITY"], ended["MESSAGE_ID"]) == ("6", "0f86d6ce83884ab780c58acc7ab3952a")
+    shown = await backup.guest.sh(f"journalctl -q -o cat IMMICH_BACKUP_RUN={ended['IMMICH_BACKUP_RUN']}")
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith("Backing up to 'Blue'")
+    assert lines[-1].startswith("'Blue' is backed up: safe to unplug")
+    assert len(lines) == 8, lines  # a line a step
+
+
+async def test_the_machine_neither_sleeps_nor_shuts_down_in_a_run(backup: Backup, tmp_path: Path) -> None:
+    await backup.make_it_slow(24)
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=2_000_000)
+    await backup.event("run-started")
+    held = (await backup.guest.sh("systemd-inhibit --list --no-legend --no-pager")).stdout
+    assert [
+        line.split() for line in held.splitlines() if "immich-usb" in line and "shutdown" in line and "block" in line
+    ]
+    assert [line.split() for line in held.splitlines() if "immich-usb" in line and "sleep" in line and "block" in line]
+    assert await backup.outcome() == "ok", await backup.story()
+    assert "immich-usb" not in (await backup.guest.sh("systemd-inhibit --list --no-legend --no-pager")).stdout
+
+
+async def test_a_busy_stick_is_not_called_safe_to_unplug(backup: Backup, tmp_path: Path) -> None:
+    await backup.make_it_slow(16)
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=2_000_000)
+    await backup.event("run-started")
+    await backup.guest.sh(
+        "cd /media/immich-usb-backup/Blue && systemd-run --unit=holder --working-directory=$PWD sleep 600"
+    )
+    try:
+        assert await backup.outcome() == "partial", await backup.story()
+    finally:
+        await backup.guest.sh("systemctl stop holder.service")
+    report = await backup.report()
+    assert report["safe_to_unplug"] is False
+    assert "in use" in str(report["findings"])
+
+
+async def test_a_stick_is_switched_off_where_that_is_wanted(backup: Backup, tmp_path: Path) -> None:
+    config = "/etc/immich-usb-backup/config.toml"
+    await backup.guest.sh(f"cp {config} /root/kept.toml; sed -i 's/^\\[disks\\]/[disks]\\npower_off = true/' {config}")
+    await backup.guest.sh("systemctl reload immich-usb-backup.service")
+    try:
+        await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+        assert await backup.outcome() == "ok", await backup.story()
+        assert (await backup.report())["powered_off"] is True
+        await backup.guest.until("! lsblk -nd -o TRAN | grep -q usb")
+    finally:
+        await backup.guest.sh(f"mv /root/kept.toml {config}; systemctl reload-or-restart immich-usb-backup.service")
+
+
+async def test_hostile_labels_and_marker_names_harm_nobody(backup: Backup, tmp_path: Path) -> None:
+    marker = b'name = "<b>Blue</b>\\r\\nBcc: evil@example.org"\n'
+    image = exfat_image(tmp_path / "evil.img", label="$(reboot)", populate={"immich-server-backups.toml": marker})
+    await backup.guest.plug("evil", image)
+    assert await backup.outcome() == "ok", await backup.story()
+    mail = await backup.guest.until(f"cat {MAILS}/box/new/*")
+    headers, _, body = mail.partition("\n\n")
+    assert "\nBcc:" not in headers
+    assert "<b>Blue" not in body
