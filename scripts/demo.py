@@ -48,6 +48,9 @@ def on_this_machine(library: Path | None) -> int:
         bus = stack.enter_context(host.system_bus())
         stack.enter_context(host.udev())
         stack.enter_context(host.udisks(bus))
+        if others := other_disks():
+            say(f"Other exFAT loop disks are here, and the demo would back up to them too: {', '.join(others)}")
+            return 75
         disk = stack.enter_context(host.exfat_disk(disk_mib(library), "BLUE", populate=mark))
         disk.detach()
         say(
@@ -60,6 +63,13 @@ def on_this_machine(library: Path | None) -> int:
             show(root)
             code = compare(library, root / "immich-server-backups") or code
     return code
+
+
+def other_disks() -> list[str]:
+    """Loop disks with exFAT that are not ours: the daemon of the demo would take them for its own."""
+    listed = subprocess.run(["lsblk", "-nro", "NAME,FSTYPE"], capture_output=True, text=True, check=False).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [f"/dev/{row[0]}" for row in rows if row[0].startswith("loop") and row[1:] == ["exfat"]]
 
 
 def watch_daemon(config: Path, state: Path, disk: host.Disk, bus: host.Bus) -> int:

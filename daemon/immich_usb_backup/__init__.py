@@ -1,4 +1,4 @@
-"""Plug a USB disk in, and your Immich library is on it: copied, proven, unmounted, told."""
+"""Plug a USB disk in, and your Immich library is on it: copied, unmounted, told."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -50,7 +50,7 @@ def _complain(*lines: str) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="immich-usb-backup",
-        description="Plug a USB disk in, and your Immich library is on it: copied, proven, unmounted, told.",
+        description="Plug a USB disk in, and your Immich library is on it: copied, unmounted, told.",
         epilog="Exit codes: 0 done; 1 a problem was found; 69 something needed is not there; 70 a bug; "
         "75 no eligible disk is here; 78 the configuration has mistakes.",
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.model import Outcome
@@ -87,11 +87,12 @@ class Mail(_Section):
     on: Annotated[tuple[OutcomeName, ...], Field(strict=False)] = _ALL_OUTCOMES
     """Outcomes that are mailed."""
 
-    @model_validator(mode="after")
-    def _plain_only_at_home(self) -> Mail:
-        if self.security == "none" and self.host not in {"localhost", "127.0.0.1", "::1"}:
-            raise ValueError('security = "none" is allowed for localhost only: anybody on the way could read the mail')
-        return self
+    @field_validator("security")
+    @classmethod
+    def _plain_only_at_home(cls, value: str, others: ValidationInfo) -> str:
+        if value == "none" and others.data.get("host") not in {None, "localhost", "127.0.0.1", "::1"}:
+            raise ValueError('"none" is allowed for localhost only: anybody on the way could read the mail')
+        return value
 
     @property
     def effective_port(self) -> int:
@@ -121,7 +122,7 @@ class Config(_Section):
     """The folder that holds Immich's upload, library, profile and backups."""
     config_files: Annotated[tuple[AbsolutePath, ...], Field(strict=False)] = ()
     """Files and folders that are zipped to the disk: docker-compose.yml and .env, or /etc/nixos."""
-    keep_config_files: int = Field(default=14, ge=1, le=1000)
+    keep_config_files: int = Field(default=30, ge=1, le=1000)
     """Zips of the configuration that stay on the disk, the newest."""
     database: Database = Database()
     disks: Disks = Disks()
@@ -177,7 +178,12 @@ def _problem(detail: Mapping[str, Any]) -> str:
         return f"{path}: there is no such option{_did_you_mean(location)}"
     if detail["type"] == "missing":
         return f"{path}: is required"
-    text = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
+    text = (
+        str(detail["msg"])
+        .removeprefix("Value error, ")
+        .replace("Input should be", "should be")
+        .replace("valid tuple", "list")
+    )
     got = "" if isinstance(detail["input"], dict) else f" (it is {_shown(detail['input'])})"
     return f"{path or 'the file'}: {text}{got}"
 

@@ -132,7 +132,7 @@ class BusLost(BackupError):
 
     code = "bus-lost"
     retryable = True
-    default_hint = "Is D-Bus running? The service starts again by itself."
+    default_hint = "Is D-Bus running?"
 
 
 class BusCallFailed(BackupError):
@@ -151,6 +151,13 @@ class DeadlineMissed(BackupError):
     code = "deadline-missed"
     retryable = True
     default_hint = "Unplug the disk and plug it in again. If this comes back, the disk may be failing."
+
+
+class NotAllowed(BackupError):
+    """The user who runs a command may not see what it needs."""
+
+    code = "not-allowed"
+    default_hint = "Run it with sudo."
 
 
 class DeliveryFailed(BackupError):
@@ -178,4 +185,4 @@ class Interrupted(BackupError):
 
     code = "interrupted"
     retryable = True
-    default_hint = "Plug the disk in again (or leave it and start the backup by hand): the next run completes it."
+    default_hint = "Unplug the disk and plug it in again: the next run completes it."

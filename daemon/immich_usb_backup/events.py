@@ -53,8 +53,6 @@ class Event(Enum):
         _INFO,
         "Backing up to {disk:quote} ({device}, {total_bytes:size}, {free_bytes:size} free)",
     )
-    STAGE_STARTED = Kind("36ed0747f33046108da52b83352bf470", _DEBUG, "{stage} begins")
-    STAGE_PROGRESS = Kind("ad4642eaf5f546d8a412d2ca91f89dd6", _DEBUG, "{stage}: {percent} %")
     STAGE_DONE = Kind("8c9b388a9a654786be2275331be65421", _INFO, "{summary}")
     FINDING_NOTE = Kind("286d96a619264d178c63e4408f3824c3", _INFO, "{message}")
     FINDING = Kind("46d4a40dde9741ca8557f44a8b6a0872", _WARN, "{message} {hint}")

@@ -4,11 +4,10 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Documented in the man page; scripts rely on them."""
+    """Documented in docs/reference/commands.md; scripts rely on them. argparse ends with 2 for wrong usage."""
 
     OK = 0
     PROBLEM = 1
-    USAGE = 64
     UNAVAILABLE = 69
     BUG = 70
     NOT_HERE = 75

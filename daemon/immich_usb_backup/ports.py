@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
+from immich_usb_backup.model import Disk, Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
 from immich_usb_backup.policy.mirror import FileFact, Tree
 
 
@@ -225,9 +225,6 @@ class History(Protocol):
     async def handled(self, plug_in: PlugIn) -> bool:
         """Whether this plug-in has had its run."""
 
-    async def mark_handled(self, plug_in: PlugIn) -> None:
-        """This plug-in needs no (further) run."""
-
     async def disk_name(self, uuid: str) -> str | None:
         """The name under which a file system was backed up to before."""
 
@@ -245,7 +242,7 @@ class Outbox(Protocol):
 class Watchers(Protocol):
     """Whoever wants to know how a run goes: the service manager's status line, D-Bus listeners."""
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
 
     def progress(self, progress: Progress) -> None:

@@ -166,7 +166,7 @@ class _Run:
 
     async def _begin(self) -> None:
         run = self._run
-        self._ports.watchers.started(run.run_id, run.disk.name)
+        self._ports.watchers.started(run.run_id, run.disk)
         try:
             first = first_report(run.run_id, self._ports.server, run.disk, run.started)
             await self._ports.history.begin(first, self._seen.plug_in)

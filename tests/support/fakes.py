@@ -23,6 +23,7 @@ from immich_usb_backup.model import (
     BACKUP_FOLDER,
     TEMPORARY,
     DeviceAction,
+    Disk,
     Mount,
     Outcome,
     Partition,
@@ -470,10 +471,6 @@ class FakeHistory:
         await self._script.at("history.handled")
         return plug_in in self.plug_ins
 
-    async def mark_handled(self, plug_in: PlugIn) -> None:
-        """It needs none."""
-        self.plug_ins.add(plug_in)
-
     async def disk_name(self, uuid: str) -> str | None:
         """The newest name."""
         await self._script.at("history.disk_name")
@@ -506,9 +503,9 @@ class FakeWatchers:
         self.told: list[str] = []
         self.reports: list[RunReport] = []
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
-        self.told.append(f"started {disk_name}")
+        self.told.append(f"started {disk.name}")
         self._script.at_once("watchers.started")
 
     def progress(self, progress: Progress) -> None:

@@ -21,6 +21,7 @@ def _zip(*paths: Path) -> tuple[dict[str, bytes], ArchiveResult, bytes]:
     with zipfile.ZipFile(io.BytesIO(sink.data)) as archive:
         assert archive.testzip() is None
         content = {info.filename: archive.read(info) for info in archive.infolist()}
+    assert b"To bring Immich back" in content.pop("readme.txt")
     assert len(content) == result.files
     return content, result, sink.data
 

@@ -70,15 +70,12 @@ async def test_a_plug_in_is_handled_as_soon_as_its_run_begins(book: SqliteHistor
     assert await book.handled(PLUG_IN)
     for other in (replace(PLUG_IN, disk_sequence=8), replace(PLUG_IN, boot_id="x"), replace(PLUG_IN, device_number=1)):
         assert not await book.handled(other)
-    await book.mark_handled(other)
-    await book.mark_handled(other)
-    assert await book.handled(other)
 
 
 async def test_plug_ins_do_not_pile_up(book: SqliteHistory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("immich_usb_backup.adapters.history._PLUG_INS_KEPT", 3)
     for number in range(5):
-        await book.mark_handled(replace(PLUG_IN, disk_sequence=number))
+        await book.begin(make_report(f"run-{number}"), replace(PLUG_IN, disk_sequence=number))
     kept = [await book.handled(replace(PLUG_IN, disk_sequence=number)) for number in range(5)]
     assert kept == [False, False, True, True, True]
 

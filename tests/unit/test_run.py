@@ -10,6 +10,7 @@ from tests.support.fakes import Stick, World
 from tests.support.running import Running, daemon_on, quiet
 from tests.unit.conftest import DUMP_NAME
 
+from immich_usb_backup.adapters.source import ServerFiles
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
@@ -24,6 +25,7 @@ from immich_usb_backup.errors import (
 from immich_usb_backup.events import Event
 from immich_usb_backup.messages import headline
 from immich_usb_backup.model import Outcome, RunReport, Severity
+from immich_usb_backup.ports import Sink
 
 IN_EVERY_STAGE = (
     *("targets.open", "target.clear_temporary", "target.write database", "target.write config", "target.scan"),
@@ -500,3 +502,39 @@ async def test_a_second_run_writes_nothing_that_is_there(world: World, config: C
     assert len(world.copier.copied) == copied
     assert not [step for step in world.script.steps[steps:] if step.startswith("target.write")]
     assert sum(stage.files for stage in world.report.stages) == 0
+
+
+# The source is not what it should be ----------------------------------------------------------------------
+
+
+async def test_a_wrong_media_location_is_a_failed_run(world: World, config: Config, tmp_path: Path) -> None:
+    wrong = config.model_copy(update={"media_location": tmp_path / "nowhere"})
+    report = await _run(world, wrong)
+    assert report.outcome is Outcome.FAILED
+    assert "no photo was backed up" in str(report.findings)
+
+
+async def test_one_missing_folder_is_named_and_the_others_are_backed_up(world: World, config: Config) -> None:
+    stick = world.stick()
+    (config.media_location / "profile").rename(config.media_location / "elsewhere")
+    report = await _run(world, config, stick)
+    assert report.outcome is Outcome.PARTIAL
+    assert (stick.backups / "upload/u1/aa/bb/1.jpg").exists()
+
+
+async def test_a_dump_that_changes_while_it_is_copied_does_not_keep_the_photos_back(
+    world: World, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stick = world.stick()
+    copy_into = ServerFiles.copy_into
+
+    def then_change(source: ServerFiles, path: Path, sink: Sink) -> None:
+        copy_into(source, path, sink)
+        path.write_bytes(path.read_bytes() + b"more")
+
+    monkeypatch.setattr(ServerFiles, "copy_into", then_change)
+    report = await _run(world, config, stick)
+    assert report.outcome is Outcome.PARTIAL
+    assert [finding.code for finding in report.findings] == ["source-unreadable"]
+    assert not list((stick.backups / "database").glob("*.gz"))
+    assert (stick.backups / "upload/u1/aa/bb/1.jpg").exists()

@@ -364,7 +364,13 @@ def test_the_defaults_in_the_example_are_the_defaults() -> None:
 # The installer --------------------------------------------------------------------------------------------
 
 PLACES = (
-    *("/etc/immich-usb-backup", "/etc/systemd/system", "/etc/systemd/user", "/etc/udev/rules.d", "/etc/sysusers.d"),
+    *(
+        "/etc/immich-usb-backup",
+        "/usr/local/lib/systemd/system",
+        "/usr/local/lib/systemd/user",
+        "/etc/udev/rules.d",
+        "/etc/sysusers.d",
+    ),
     *("/etc/polkit-1/rules.d", "/etc/dbus-1/system.d", "/etc/tmpfiles.d", "/opt", "/usr/local/bin", "/var/lib"),
 )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from email import message_from_string
+from email.policy import default
 from pathlib import Path
 
 import pytest
@@ -196,7 +198,7 @@ async def test_the_service_can_harm_neither_the_library_nor_the_system(backup: B
     unit = "/run/systemd/system/walls.service"
     await backup.guest.sh(
         f"sed -e 's/^Type=.*/Type=oneshot/' -e '/^ExecStart=/d' -e '/^Restart/d' -e '/^WatchdogSec/d'"
-        f" /etc/systemd/system/immich-usb-backup.service > {unit};"
+        f" /usr/local/lib/systemd/system/immich-usb-backup.service > {unit};"
         "sed -i 's|^\\[Service\\]|[Service]\\nExecStart=/bin/bash /root/walls.sh|' " + unit
     )
     tries = {
@@ -233,7 +235,7 @@ async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path:
     lines = shown.stdout.splitlines()
     assert lines[0].startswith("Backing up to 'Blue'")
     assert lines[-1].startswith("'Blue' is backed up: safe to unplug")
-    assert len(lines) == 8, lines  # a line a step
+    assert len(lines) == 9, lines  # a line a step
 
 
 async def test_the_machine_neither_sleeps_nor_shuts_down_in_a_run(backup: Backup, tmp_path: Path) -> None:
@@ -283,7 +285,20 @@ async def test_hostile_labels_and_marker_names_harm_nobody(backup: Backup, tmp_p
     image = exfat_image(tmp_path / "evil.img", label="$(reboot)", populate={"immich-server-backups.toml": marker})
     await backup.guest.plug("evil", image)
     assert await backup.outcome() == "ok", await backup.story()
-    mail = await backup.guest.until(f"cat {MAILS}/box/new/*")
-    headers, _, body = mail.partition("\n\n")
-    assert "\nBcc:" not in headers
-    assert "<b>Blue" not in body
+    mail = message_from_string(await backup.guest.until(f"cat {MAILS}/box/new/*"), policy=default)
+    assert mail["Bcc"] is None
+    html = mail.get_body(("html",))
+    assert html is not None
+    assert "&lt;b&gt;Blue" in html.get_content()
+    assert "<b>Blue" not in html.get_content()
+
+
+async def test_a_masked_service_stays_off(backup: Backup, tmp_path: Path) -> None:
+    await backup.guest.sh("systemctl mask --now immich-usb-backup.service")
+    try:
+        await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+        disk = await backup.guest.device("blue")
+        await backup.guest.until(f"udevadm info {disk}1 | grep -q SYSTEMD_WANTS=immich-usb-backup.service")
+        assert (await backup.guest.sh("systemctl is-active immich-usb-backup.service", check=False)).stdout != "active\n"
+    finally:
+        await backup.guest.sh("systemctl unmask immich-usb-backup.service")

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from immich_usb_backup.policy.archives import README_NAME, readme
+from immich_usb_backup.policy.text import printable
 from immich_usb_backup.ports import ArchiveResult, Sink
 
 _CHUNK = 1 << 20
@@ -20,14 +22,17 @@ _LATEST_SECONDS = 1 << 33
 
 
 def write_archive(paths: Iterable[Path], sink: Sink) -> ArchiveResult:
-    """Zip files and folders under their absolute paths without the first ``/``. Links are followed, each folder once.
+    """Zip files and folders under their absolute paths without the first ``/``, and a readme. Links are followed, each
+    folder once.
 
     What cannot be read is left out and named. Raises what ``sink`` raises.
     """
     files = 0
     unreadable: list[tuple[bytes, str]] = []
     with zipfile.ZipFile(cast("IO[bytes]", sink), "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        for path, problem in _walk(paths):
+        wanted = tuple(paths)
+        archive.writestr(_readme_info(), readme([printable(os.fsencode(path)) for path in wanted]))
+        for path, problem in _walk(wanted):
             reason = problem or _add(archive, path)
             files += not reason
             if reason:
@@ -78,6 +83,13 @@ def _add(archive: zipfile.ZipFile, path: Path) -> str:
                 if not chunk:
                     return ""
                 packed.write(chunk)
+
+
+def _readme_info() -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(README_NAME, _ZIP_EARLIEST)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o100644 << 16
+    return info
 
 
 def _info(path: Path, facts: os.stat_result) -> zipfile.ZipInfo:

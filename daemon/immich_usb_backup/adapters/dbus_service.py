@@ -9,7 +9,7 @@ from immich_usb_backup import dbus_names, messages
 from immich_usb_backup.adapters.bus import Bus, ServedMethod, variants
 from immich_usb_backup.adapters.watchers import RateLimit
 from immich_usb_backup.config import Desktop
-from immich_usb_backup.model import Progress, RunReport
+from immich_usb_backup.model import Disk, Progress, RunReport
 
 SIGNAL_SECONDS = 0.5
 
@@ -48,12 +48,13 @@ class DaemonOnBus:
     async def _get_state(self) -> Sequence[Any]:
         return [variants(self._state)]
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
         fields = {
             "run": run_id,
-            "disk": disk_name,
-            "headline": messages.started_line(disk_name),
+            "disk": disk.name,
+            "uuid": disk.uuid,
+            "headline": messages.started_line(disk.name),
             "shown": self._desktop().progress,
         }
         self._state = {"running": True, **fields}

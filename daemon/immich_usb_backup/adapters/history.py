@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,6 +127,16 @@ class SqliteHistory:
         """The newest finished runs first."""
         return await self._reports("outcome IS NOT NULL ORDER BY started DESC LIMIT ?", limit)
 
+    def readable(self) -> bool | None:
+        """Whether this user may read it; None where there is none yet."""
+        try:
+            self._path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return False
+        return os.access(self._path, os.R_OK)
+
     async def _reports(self, condition: str, *values: Any) -> tuple[RunReport, ...]:
         statement = f"SELECT report FROM runs WHERE {condition}"  # noqa: S608  # our own constants
         rows = await self._do(lambda database: database.execute(statement, values).fetchall())
@@ -136,10 +147,6 @@ class SqliteHistory:
         statement = "SELECT 1 FROM plug_ins WHERE boot_id = ? AND disk_sequence = ? AND device_number = ?"
         row = await self._do(lambda database: database.execute(statement, _key(plug_in)).fetchone())
         return row is not None
-
-    async def mark_handled(self, plug_in: PlugIn) -> None:
-        """This plug-in needs no (further) run."""
-        await self._do(lambda database: _mark(database, plug_in))
 
     async def disk_name(self, uuid: str) -> str | None:
         """The name under which a file system was last backed up to."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from immich_usb_backup import messages
 from immich_usb_backup.adapters.service import Service
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Progress, RunReport, Stage
+from immich_usb_backup.model import Disk, Progress, RunReport, Stage
 from immich_usb_backup.ports import Log, Watchers
 
 STATUS_SECONDS = 1.0
@@ -38,9 +38,9 @@ class AllWatchers:
         self._watchers = watchers
         self._log = log
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
-        self._each(lambda watcher: watcher.started(run_id, disk_name))
+        self._each(lambda watcher: watcher.started(run_id, disk))
 
     def progress(self, progress: Progress) -> None:
         """A run goes on."""
@@ -73,10 +73,10 @@ class StatusLine:
         """Nothing goes on."""
         self._service.status(f"Idle: {text}")
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
         del run_id
-        self._service.status(messages.started_line(disk_name))
+        self._service.status(messages.started_line(disk.name))
 
     def progress(self, progress: Progress) -> None:
         """A run goes on."""
@@ -100,7 +100,7 @@ class TerminalProgress:
         self._write = write
         self._limit = RateLimit(STATUS_SECONDS, monotonic)
 
-    def started(self, run_id: str, disk_name: str) -> None:
+    def started(self, run_id: str, disk: Disk) -> None:
         """A run begins."""
 
     def progress(self, progress: Progress) -> None:

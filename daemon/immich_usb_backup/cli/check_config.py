@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from immich_usb_backup import config as configuration
-from immich_usb_backup.config import Config
+from immich_usb_backup.config import Config, Mail
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import LIBRARY_STAGES
 from immich_usb_backup.policy.dumps import newest_first
 from immich_usb_backup.policy.text import moment
+
+CREDENTIAL = Path("/etc/immich-usb-backup/smtp-password")
+"""Where the notifier's unit takes its credential from."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,32 +45,40 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _look(config: Config) -> Iterator[tuple[bool, str]]:
-    if not os.access(config.media_location, os.R_OK | os.X_OK):
-        reason = "may not be read by you: run this as root" if config.media_location.exists() else "does not exist"
-        yield False, f"media_location {config.media_location} {reason}"
-        return
-    for stage in LIBRARY_STAGES:
-        yield _folder(config.media_location / stage.value)
+    yield from (_folder(config.media_location / stage.value) for stage in LIBRARY_STAGES)
     yield _dumps(config.dumps)
-    for path in config.config_files:
-        yield os.access(path, os.R_OK), f"config_files: {path} {_readable(path)}"
-    if config.mail and config.mail.password_file:
-        path = config.mail.password_file
-        yield os.access(path, os.R_OK), f"mail.password_file: {path} {_readable(path)}"
+    yield from (_readable(path, "config_files") for path in config.config_files)
+    if config.mail:
+        yield from _password(config.mail)
 
 
-def _readable(path: Path) -> str:
-    if not path.exists():
-        return "does not exist"
-    return "is there" if os.access(path, os.R_OK) else "may not be read by you"
+def _state(path: Path) -> str:
+    """``there``, or what keeps it from being read."""
+    try:
+        path.stat()
+    except OSError as error:
+        return "may not be looked at by you: run this with sudo" if error.errno == errno.EACCES else "does not exist"
+    return "there" if os.access(path, os.R_OK) else "may not be read by you: run this with sudo"
+
+
+def _readable(path: Path, option: str) -> tuple[bool, str]:
+    state = _state(path)
+    return state == "there", f"{option}: {path} {'is there' if state == 'there' else state}"
 
 
 def _folder(folder: Path) -> tuple[bool, str]:
-    if not folder.is_dir():
-        return False, f"{folder} is missing: Immich makes it at its first start"
-    if not (folder / ".immich").exists():
-        return False, f"{folder} has no .immich: is the storage mounted? Nothing would be removed from the disk"
-    return True, f"{folder} is there"
+    if (state := _state(folder)) != "there":
+        return False, f"media_location: {folder} {state}"
+    if (state := _state(folder / ".immich")) != "there":
+        return False, f"media_location: {folder / '.immich'} {state}. Is the storage mounted, has Immich been started?"
+    return True, f"media_location: {folder} is there"
+
+
+def _password(mail: Mail) -> Iterator[tuple[bool, str]]:
+    if mail.password_file:
+        yield _readable(mail.password_file, "mail.password_file")
+    elif mail.username:
+        yield _readable(CREDENTIAL, "mail: the password file")
 
 
 def _dumps(folder: Path) -> tuple[bool, str]:

@@ -106,7 +106,7 @@ async def _wire(
     daemon = Daemon(
         config,
         ports,
-        reload=lambda: configuration.load(arguments.config),
+        reload=lambda: _reload(arguments),
         bus_lost=bus.wait_lost,
         runs_at_most=1 if arguments.once else None,
     )
@@ -122,6 +122,12 @@ async def _take_the_name(face: DaemonOnBus, log: StructuredLog) -> None:
         if not error.name.endswith(".AccessDenied"):
             raise
         log.say(Event.NO_BUS_NAME, message=error.message)
+
+
+def _reload(arguments: argparse.Namespace) -> Config:
+    config = configuration.load(arguments.config)
+    make_log(level=config.logging.level, form=arguments.log_format)
+    return config
 
 
 class _OutboxForMail:

@@ -11,6 +11,7 @@ from immich_usb_backup import messages
 from immich_usb_backup.adapters import report_json
 from immich_usb_backup.adapters.history import SqliteHistory
 from immich_usb_backup.cli.paths import state_folder
+from immich_usb_backup.errors import NotAllowed
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.policy.text import moment
 
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print them."""
     history = SqliteHistory(state_folder(arguments.state) / "state.db")
-    reports = asyncio.run(history.runs(arguments.number))
+    readable = history.readable()
+    if readable is False:
+        raise NotAllowed("You may not read the history")
+    reports = asyncio.run(history.runs(arguments.number)) if readable else ()
     if arguments.json:
         print(json.dumps([json.loads(report_json.dump(report)) for report in reports], indent=2))
         return ExitCode.OK

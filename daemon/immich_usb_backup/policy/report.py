@@ -10,7 +10,7 @@ CUT_OFF = Finding(
     code="cut-off",
     severity=Severity.INTERRUPTED,
     message="The backup service ended in the middle of the run: it was killed, or the power failed",
-    hint="Plug the disk in again: the next run completes it.",
+    hint="Unplug the disk and plug it in again: the next run completes it.",
 )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from immich_usb_backup.model import Finding, Severity, Stage, StageReport
-from immich_usb_backup.policy.archives import newest_archive, superfluous_archives
+from immich_usb_backup.policy.archives import archive_name, newest_archive, superfluous_archives
 from immich_usb_backup.policy.outcome import listing
-from immich_usb_backup.policy.text import counted, size, utc_stamp
+from immich_usb_backup.policy.text import counted, size
 from immich_usb_backup.ports import ArchiveResult, Sink
 from immich_usb_backup.stages.context import Work
 
@@ -22,7 +22,8 @@ async def back_up_config(work: Work) -> StageReport:
     equal, result = await _unchanged(work)
     if equal is None:
         archive = _Archive(work)
-        written = await work.target.write(FOLDER, f"config-{utc_stamp(run.started)}.zip", archive.produce)
+        name = archive_name(run.started.astimezone(), await work.target.names(FOLDER))
+        written = await work.target.write(FOLDER, name, archive.produce)
         result = archive.result
         await _prune(work)
     run.note(*_judge(result))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from immich_usb_backup.errors import SourceUnreadable
 from immich_usb_backup.model import Finding, Severity, Stage, StageReport
 from immich_usb_backup.policy.dumps import DumpName, newest_first, superfluous
+from immich_usb_backup.policy.outcome import finding_of
 from immich_usb_backup.policy.text import moment, printable, size
 from immich_usb_backup.stages.context import Work
 
@@ -29,7 +30,11 @@ async def back_up_database(work: Work) -> StageReport:
     run.note(*_judge(choice, str(run.config.dumps)))
     if choice.good is None:
         return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="No good database dump was found")
-    report = await _copy(work, choice.good)
+    try:
+        report = await _copy(work, choice.good)
+    except SourceUnreadable as error:
+        run.note(replace(finding_of(error), severity=Severity.PARTIAL))
+        return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="The database dump could not be copied")
     run.dump, run.dump_time = choice.good.name, choice.good.time
     await _prune(work)
     return report

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from immich_usb_backup.errors import BackupError, CommandFailed, DiskFull, SourceUnreadable
-from immich_usb_backup.model import LIBRARY_STAGES, Finding, Severity, Stage, StageReport
+from immich_usb_backup.errors import CommandFailed, DiskFull, SourceUnreadable
+from immich_usb_backup.model import LIBRARY_STAGES, Severity, Stage, StageReport
 from immich_usb_backup.policy import library_findings
 from immich_usb_backup.policy.mirror import CopyCheck, FileFact, MirrorPlan, Tree, check_copy, explain, plan_mirror
 from immich_usb_backup.policy.outcome import finding_of
@@ -29,20 +29,24 @@ class Survey:
 
 
 async def survey(work: Work) -> Survey:
-    """Look at everything before a byte moves: how much is to be copied, and does it fit? Raises ``DiskFull``."""
+    """Look at everything before a byte moves: how much is to be copied, and does it fit? Raises ``DiskFull``,
+    and ``SourceUnreadable`` where not one of the folders is there: a wrong or unmounted media location."""
     run = work.run
     on_disk: dict[Stage, Tree] = {}
-    needed = 0
+    needed = unreadable = 0
     cluster = await work.target.cluster_bytes()
     for stage in LIBRARY_STAGES:
         on_disk[stage] = await work.target.scan(stage.value)
         try:
             source = await run.ports.source.scan(run.config.media_location / stage.value)
         except SourceUnreadable:
-            continue  # the stage itself reports it
+            unreadable += 1  # the stage itself reports it
+            continue
         plan = plan_mirror(source, on_disk[stage])
         run.bytes_planned += plan.copy_bytes
         needed += plan.space_needed(cluster)
+    if unreadable == len(LIBRARY_STAGES):
+        raise SourceUnreadable(f"{run.config.media_location} holds none of Immich's folders: no photo was backed up")
     await _judge_room(work, needed)
     return Survey(on_disk=on_disk)
 
@@ -65,7 +69,7 @@ async def back_up_folder(work: Work, stage: Stage, seen: Survey) -> StageReport:
     try:
         source = await run.ports.source.scan(source_folder)
     except SourceUnreadable as error:
-        run.note(_as_partial(error))
+        run.note(replace(finding_of(error), severity=Severity.PARTIAL))
         return StageReport(stage=stage, seconds=0.0, summary=f"{stage.value}: not backed up, it cannot be read")
     plan = plan_mirror(source, seen.on_disk[stage])
     run.note(*library_findings.of_plan(stage, source, seen.on_disk[stage], plan))
@@ -82,11 +86,6 @@ async def back_up_folder(work: Work, stage: Stage, seen: Survey) -> StageReport:
         bytes=check.size,
         summary=_summary(stage, plan, check),
     )
-
-
-def _as_partial(error: BackupError) -> Finding:
-    finding = finding_of(error)
-    return Finding(code=finding.code, severity=Severity.PARTIAL, message=finding.message, hint=finding.hint)
 
 
 def _summary(stage: Stage, plan: MirrorPlan, check: CopyCheck) -> str:
