@@ -19,6 +19,10 @@ TEMPORARY = ".partial"
 """Folders of this name on the disk hold files that are not whole yet; they are emptied by the next run."""
 
 
+IN_FLIGHT = ".in-flight"
+"""Folder on the disk with a list for each library folder: the files that are being copied. See ``policy.in_flight``."""
+
+
 class Outcome(StrEnum):
     """How a run ended. Only ``ok`` means: everything that was asked for is on the disk."""
 

@@ -108,6 +108,9 @@ class Target(Protocol):
     async def sha256(self, folder: str, name: str) -> str | None:
         """The hash of a file on the disk, or None where it does not exist."""
 
+    async def read(self, folder: str, name: str) -> bytes | None:
+        """A small file of ours as the medium has it, or None where it does not exist."""
+
     async def remove(self, folder: str, name: str) -> None:
         """Remove one file; missing is fine."""
 
@@ -116,6 +119,9 @@ class Target(Protocol):
 
     async def clear_temporary(self, folder: str) -> None:
         """Remove the temporary files of a folder (``TEMPORARY`` in it), with their folder. Missing is fine."""
+
+    async def clear(self, folder: str) -> None:
+        """Remove a flat folder of ours with the files in it. Missing is fine."""
 
     async def facts(self, folder: str, paths: Iterable[bytes]) -> Mapping[bytes, FileFact]:
         """Size and time of those of the files that exist."""
@@ -128,7 +134,8 @@ class Target(Protocol):
 
     async def flush(self, progress: Callable[[int], None]) -> None:
         """Write everything out to the medium. ``progress`` gets the bytes that have reached the device since it was
-        opened, about once a second. Raises ``FlushFailed``, ``DiskGone``, ``DeadlineMissed``."""
+        opened, about once a second. Raises ``FlushFailed``, ``DiskGone``, ``DeadlineMissed``; once it has failed it
+        fails always, though the kernel tells of each loss but once."""
 
     async def close(self) -> None:
         """Let go of the disk, so that it can be unmounted."""

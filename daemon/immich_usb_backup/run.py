@@ -24,6 +24,7 @@ from immich_usb_backup.errors import (
 from immich_usb_backup.events import Event
 from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
 from immich_usb_backup.model import (
+    IN_FLIGHT,
     LIBRARY_STAGES,
     Finding,
     Mount,
@@ -293,12 +294,21 @@ class _Run:
         progress(0)
         try:
             await target.flush(progress)
+            await self._forget_in_flight(target)
         except (BackupError, OSError) as error:
             self._note_once(finding_of(_as_backup_error(error)))
             return
         self._flushed = True
         seconds = self._ports.clock.monotonic() - began
         self._done(Stage.FLUSH, seconds, f"Everything is written out to the disk ({duration(seconds)})")
+
+    async def _forget_in_flight(self, target: Target) -> None:
+        """What was copied is on the medium now. What an earlier run left in doubt stays listed until it had its turn."""
+        if self._run.beyond_doubt.issuperset(LIBRARY_STAGES):
+            await target.clear(IN_FLIGHT)
+            return
+        for stage in self._run.beyond_doubt:
+            await target.remove(IN_FLIGHT, stage.value)
 
     async def _unmount(self) -> None:
         began = self._ports.clock.monotonic()

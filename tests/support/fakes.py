@@ -338,6 +338,17 @@ class FakeTarget:
         file = self._folder / folder / name
         return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
 
+    async def read(self, folder: str, name: str) -> bytes | None:
+        """A file's content."""
+        await self._at("read")
+        file = self._folder / folder / name
+        return file.read_bytes() if file.exists() else None
+
+    async def clear(self, folder: str) -> None:
+        """Remove a folder."""
+        await self._at("clear")
+        shutil.rmtree(self._folder / folder, ignore_errors=True)
+
     async def remove(self, folder: str, name: str) -> None:
         """Remove it."""
         await self._at("remove")

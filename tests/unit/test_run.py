@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -538,3 +539,71 @@ async def test_a_dump_that_changes_while_it_is_copied_does_not_keep_the_photos_b
     assert [finding.code for finding in report.findings] == ["source-unreadable"]
     assert not list((stick.backups / "database").glob("*.gz"))
     assert (stick.backups / "upload/u1/aa/bb/1.jpg").exists()
+
+
+# What was in flight ---------------------------------------------------------------------------------------
+
+
+def _torn(stick: Stick) -> Path:
+    """A photo whose content is lost, though its size and time are right."""
+    photo = stick.backups / "upload/u1/aa/bb/1.jpg"
+    facts = photo.stat()
+    photo.write_bytes(b"\0" * facts.st_size)
+    os.utime(photo, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    return photo
+
+
+@pytest.mark.parametrize("left_by", ["pull", "flush"])
+async def test_what_was_in_flight_when_a_run_was_cut_off_is_copied_again(
+    world: World, config: Config, left_by: str
+) -> None:
+    stick = world.stick()
+    async with daemon_on(world, config) as running:
+        if left_by == "pull":
+            world.script.do_at("target.flush", lambda: world.devices.pull(stick) if not world.outcomes else None)
+        else:
+            world.script.fail("target.flush", FlushFailed("data was lost"))
+        world.devices.plug(stick)
+        await running.runs(1)
+        photo = _torn(stick)
+        world.devices.plug_again(stick)
+        await running.runs(2)
+        assert world.outcomes[1] is Outcome.OK
+        assert photo.read_bytes() == b"one"
+        assert [finding.code for finding in world.report.findings] == ["copied-again"] * 3
+        _torn(stick)
+        world.devices.plug_again(stick)
+        await running.runs(3)
+    assert world.report.findings == ()  # nothing was in doubt any more
+    assert not (stick.backups / ".in-flight").exists()
+
+
+async def test_doubt_outlives_a_run_that_is_stopped_before_it_gets_there(world: World, config: Config) -> None:
+    stick = world.stick()
+    async with daemon_on(world, config) as running:
+        world.script.fail("target.flush", FlushFailed("data was lost"))
+        world.devices.plug(stick)
+        await running.runs(1)
+        world.script.fail("target.write config", OSError("the disk hiccups"))
+        (config.config_files[0]).write_text("B=2\n")
+        world.devices.plug_again(stick)
+        await running.runs(2)
+        assert world.outcomes[1] is Outcome.FAILED
+        photo = _torn(stick)
+        world.devices.plug_again(stick)
+        await running.runs(3)
+    assert world.outcomes[2] is Outcome.OK
+    assert photo.read_bytes() == b"one"
+
+
+async def test_a_torn_list_puts_every_file_in_doubt(world: World, config: Config) -> None:
+    stick = world.stick()
+    async with daemon_on(world, config) as running:
+        world.devices.plug(stick)
+        await running.runs(1)
+        photo = _torn(stick)
+        (stick.backups / ".in-flight").mkdir()
+        (stick.backups / ".in-flight/upload").write_bytes(b"u1/aa")
+        world.devices.plug_again(stick)
+        await running.runs(2)
+    assert photo.read_bytes() == b"one"

@@ -299,6 +299,8 @@ async def test_a_masked_service_stays_off(backup: Backup, tmp_path: Path) -> Non
         await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
         disk = await backup.guest.device("blue")
         await backup.guest.until(f"udevadm info {disk}1 | grep -q SYSTEMD_WANTS=immich-usb-backup.service")
-        assert (await backup.guest.sh("systemctl is-active immich-usb-backup.service", check=False)).stdout != "active\n"
+        assert (
+            await backup.guest.sh("systemctl is-active immich-usb-backup.service", check=False)
+        ).stdout != "active\n"
     finally:
         await backup.guest.sh("systemctl unmask immich-usb-backup.service")

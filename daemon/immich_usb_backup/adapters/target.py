@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 _CHUNK = 1 << 20
 _ROOT_ENTRIES = 20_000
+_READ_AT_MOST = 64 * _CHUNK
 _FLUSH_LOOK_SECONDS = 1.0
 _FLUSH_STALL_SECONDS = 600.0
 _DEAD = {errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.ENOTCONN}
@@ -140,6 +141,7 @@ class DiskTarget:
         self._mount = mount
         self._present = present
         self._number = mount.partition.device_number
+        self._lost: BackupError | None = None
         self._written_before = bytes_written(self._number) or 0
         self.working_folder = f"/proc/self/fd/{folder.fd}"
 
@@ -233,6 +235,18 @@ class DiskTarget:
                 digest.update(chunk)
         return digest.hexdigest()
 
+    async def read(self, folder: str, name: str) -> bytes | None:
+        """A small file of ours as the medium has it, or None where it does not exist."""
+        return await self._do(f"Reading {name}", lambda _: self._read(f"{folder}/{name}"))
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder.fd)
+        except FileNotFoundError:
+            return None
+        with open(fd, "rb") as file:
+            return file.read(_READ_AT_MOST)
+
     async def remove(self, folder: str, name: str) -> None:
         """Remove one file; missing is fine."""
         await self._do(f"Removing {name}", lambda _: self._remove(f"{folder}/{name}"))
@@ -259,10 +273,13 @@ class DiskTarget:
 
     async def clear_temporary(self, folder: str) -> None:
         """Remove the temporary files of a folder, with their folder. Missing is fine."""
-        temporary = f"{folder}/{TEMPORARY}" if folder else TEMPORARY
-        for name in await self.names(temporary):
-            await self.remove(temporary, name)
-        await self._do("Removing a folder", lambda _: self._remove_folder(temporary))
+        await self.clear(f"{folder}/{TEMPORARY}" if folder else TEMPORARY)
+
+    async def clear(self, folder: str) -> None:
+        """Remove a flat folder of ours with the files in it. Missing is fine."""
+        for name in await self.names(folder):
+            await self.remove(folder, name)
+        await self._do("Removing a folder", lambda _: self._remove_folder(folder))
 
     def _remove_folder(self, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -287,7 +304,19 @@ class DiskTarget:
         return found.f_frsize
 
     async def flush(self, progress: Callable[[int], None]) -> None:
-        """Write everything out. Given up only when the device has written nothing for ten minutes."""
+        """Write everything out. Given up only when the device has written nothing for ten minutes.
+
+        The kernel tells each descriptor of a loss but once (measured): the first failure is final.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            await self._flush_watched(progress)
+        except BackupError as error:
+            self._lost = error
+            raise
+
+    async def _flush_watched(self, progress: Callable[[int], None]) -> None:
         flushing = asyncio.ensure_future(
             in_thread(self._flush, what="Writing out the last data", stall_seconds=math.inf)
         )

@@ -11,6 +11,16 @@ from immich_usb_backup.policy.text import counted
 def of_plan(stage: Stage, source: Tree, on_disk: Tree, plan: MirrorPlan) -> tuple[Finding, ...]:
     """What is known before the copying: names that do not fit, a source that is not whole."""
     found = []
+    if plan.doubted:
+        found.append(
+            Finding(
+                code="copied-again",
+                severity=Severity.NOTE,
+                message=f"{counted(plan.doubted, 'file')} in {stage.value} of a run that was cut off "
+                f"{'is' if plan.doubted == 1 else 'are'} copied again, to be sure of the content",
+                count=plan.doubted,
+            )
+        )
     if plan.skipped:
         items, count = listing(plan.skipped)
         found.append(

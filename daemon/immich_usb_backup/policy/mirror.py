@@ -52,7 +52,8 @@ class MirrorPlan:
 
     ``copy`` maps each path to its size; ``clearing`` must leave before the copying, because a file stands where a
     folder has to be or the other way round; ``remove`` leaves after it. ``skipped`` cannot be stored: path and reason.
-    ``kept_reason`` tells why nothing may be removed, empty where it may.
+    ``replaced`` has the present sizes of the files on the disk that are copied anew; ``doubted`` counts those among them
+    that look right and are not trusted. ``kept_reason`` tells why nothing may be removed, empty where it may.
     """
 
     copy: Mapping[bytes, FileFact]
@@ -60,6 +61,8 @@ class MirrorPlan:
     remove: tuple[bytes, ...]
     skipped: tuple[tuple[bytes, str], ...]
     unchanged: int
+    replaced: Mapping[bytes, int] = field(default_factory=dict)
+    doubted: int = 0
     kept_reason: str = ""
 
     @property
@@ -68,19 +71,29 @@ class MirrorPlan:
         return sum(fact.size for fact in self.copy.values())
 
     def space_needed(self, cluster: int) -> int:
-        """Bytes on the disk for what is copied, counted in whole clusters of ``cluster`` bytes."""
-        return sum(-(-fact.size // cluster) * cluster for fact in self.copy.values())
+        """Bytes on the disk that the copying takes at its worst moment, in whole clusters of ``cluster`` bytes: what is
+        new, less what it replaces, and room for one file beside the one that it replaces."""
+        new = sum(_clusters(fact.size, cluster) for fact in self.copy.values())
+        freed = sum(_clusters(size, cluster) for size in self.replaced.values())
+        largest = max((_clusters(self.copy[path].size, cluster) for path in self.replaced), default=0)
+        return max(0, new - freed) + largest
 
 
-def plan_mirror(source: Tree, target: Tree) -> MirrorPlan:
-    """Compare by size and modification time; decide which of several colliding names is stored."""
+def _clusters(size: int, cluster: int) -> int:
+    return -(-size // cluster) * cluster
+
+
+def plan_mirror(source: Tree, target: Tree, *, doubtful: frozenset[bytes] = frozenset()) -> MirrorPlan:
+    """Compare by size and modification time; decide which of several colliding names is stored.
+
+    ``doubtful`` files on the disk are not trusted, whatever their size and time: a run that was cut off wrote them.
+    """
     chosen, skipped = _choose(source, target)
     on_disk = {fold(path): path for path in target.files}
-    copy = {
-        path: source.files[path]
-        for folded, path in chosen.items()
-        if not _same(source.files[path], target, on_disk.get(folded))
-    }
+    in_doubt = {fold(path) for path in doubtful}
+    different = {f for f, path in chosen.items() if not _same(source.files[path], target, on_disk.get(f))}
+    doubted = (in_doubt & chosen.keys()) - different
+    copy = {chosen[folded]: source.files[chosen[folded]] for folded in different | doubted}
     gone = tuple(sorted(path for folded, path in on_disk.items() if folded not in chosen))
     clearing = _in_the_way(gone, chosen)
     kept = _why_keep(source, target)
@@ -90,6 +103,8 @@ def plan_mirror(source: Tree, target: Tree) -> MirrorPlan:
         remove=() if kept else tuple(path for path in gone if path not in clearing),
         skipped=skipped,
         unchanged=len(chosen) - len(copy),
+        replaced={chosen[f]: target.files[on_disk[f]].size for f in different | doubted if f in on_disk},
+        doubted=len(doubted),
         kept_reason=f"{kept}; {counted(len(gone), 'file')} that it lacks stay on the disk" if kept else "",
     )
 

@@ -24,6 +24,8 @@ class RunContext:
     dump: str | None = None
     dump_time: datetime | None = None
     free_bytes: int | None = None
+    beyond_doubt: set[Stage] = field(default_factory=set)
+    """Folders of which nothing is in doubt once everything has been flushed; their lists may then leave the disk."""
     bytes_planned: int = 0
     bytes_done: int = 0
     bytes_copied: int = 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from immich_usb_backup.errors import CommandFailed, DiskFull, SourceUnreadable
-from immich_usb_backup.model import LIBRARY_STAGES, Severity, Stage, StageReport
-from immich_usb_backup.policy import library_findings
+from immich_usb_backup.model import IN_FLIGHT, LIBRARY_STAGES, Severity, Stage, StageReport
+from immich_usb_backup.policy import in_flight, library_findings
 from immich_usb_backup.policy.mirror import CopyCheck, FileFact, MirrorPlan, Tree, check_copy, explain, plan_mirror
 from immich_usb_backup.policy.outcome import finding_of
 from immich_usb_backup.policy.text import counted, size, utc_stamp
@@ -26,6 +26,7 @@ class Survey:
     """What lies on the disk before the copying, folder by folder."""
 
     on_disk: Mapping[Stage, Tree]
+    doubtful: Mapping[Stage, frozenset[bytes]]
 
 
 async def survey(work: Work) -> Survey:
@@ -33,22 +34,35 @@ async def survey(work: Work) -> Survey:
     and ``SourceUnreadable`` where not one of the folders is there: a wrong or unmounted media location."""
     run = work.run
     on_disk: dict[Stage, Tree] = {}
+    doubtful: dict[Stage, frozenset[bytes]] = {}
     needed = unreadable = 0
     cluster = await work.target.cluster_bytes()
     for stage in LIBRARY_STAGES:
         on_disk[stage] = await work.target.scan(stage.value)
+        doubtful[stage] = await _in_doubt(work, stage, on_disk[stage])
+        if not doubtful[stage]:
+            run.beyond_doubt.add(stage)
         try:
             source = await run.ports.source.scan(run.config.media_location / stage.value)
         except SourceUnreadable:
             unreadable += 1  # the stage itself reports it
             continue
-        plan = plan_mirror(source, on_disk[stage])
+        plan = plan_mirror(source, on_disk[stage], doubtful=doubtful[stage])
         run.bytes_planned += plan.copy_bytes
         needed += plan.space_needed(cluster)
     if unreadable == len(LIBRARY_STAGES):
         raise SourceUnreadable(f"{run.config.media_location} holds none of Immich's folders: no photo was backed up")
     await _judge_room(work, needed)
-    return Survey(on_disk=on_disk)
+    return Survey(on_disk=on_disk, doubtful=doubtful)
+
+
+async def _in_doubt(work: Work, stage: Stage, there: Tree) -> frozenset[bytes]:
+    """The files that a run was copying when it was cut off; all of them where its list is not whole."""
+    content = await work.target.read(IN_FLIGHT, stage.value)
+    if content is None:
+        return frozenset()
+    listed = in_flight.decode(content)
+    return frozenset(there.files) if listed is None else listed
 
 
 async def _judge_room(work: Work, needed: int) -> None:
@@ -71,12 +85,13 @@ async def back_up_folder(work: Work, stage: Stage, seen: Survey) -> StageReport:
     except SourceUnreadable as error:
         run.note(replace(finding_of(error), severity=Severity.PARTIAL))
         return StageReport(stage=stage, seconds=0.0, summary=f"{stage.value}: not backed up, it cannot be read")
-    plan = plan_mirror(source, seen.on_disk[stage])
+    plan = plan_mirror(source, seen.on_disk[stage], doubtful=seen.doubtful[stage])
     run.note(*library_findings.of_plan(stage, source, seen.on_disk[stage], plan))
     await work.target.make_folder(stage.value)
     aside = f"deleted/{utc_stamp(run.started)[:8]}/{stage.value}"
     await work.target.set_aside(stage.value, plan.clearing, into=aside)
-    check = await _copy(work, stage, source_folder, plan)
+    check = await _copy(work, stage, source_folder, plan, seen.doubtful[stage])
+    run.beyond_doubt.add(stage)
     moved = len(plan.clearing) + await work.target.set_aside(stage.value, plan.remove, into=aside)
     run.note(*library_findings.of_copy(stage, check), *library_findings.of_removal(stage, moved, aside))
     return StageReport(
@@ -93,9 +108,31 @@ def _summary(stage: Stage, plan: MirrorPlan, check: CopyCheck) -> str:
     return f"{stage.value}: {done}, {plan.unchanged:,} unchanged"
 
 
-async def _copy(work: Work, stage: Stage, source_folder: Path, plan: MirrorPlan) -> CopyCheck:
-    """Copy what is planned, look at what arrived, and try once more what did not."""
-    waiting: Mapping[bytes, FileFact] = plan.copy
+async def _copy(
+    work: Work, stage: Stage, source_folder: Path, plan: MirrorPlan, doubtful: frozenset[bytes]
+) -> CopyCheck:
+    """Copy what is planned, in portions; before the next one, what was copied is on the medium. The list on the disk
+    always has what is being copied, and what an earlier run left in doubt and has not had its turn."""
+    whole = CopyCheck(files=0, size=0, again=(), vanished=())
+    for number, batch in enumerate(in_flight.batches(plan.copy)):
+        if number:
+            await work.target.flush(lambda _: None)
+        listed = in_flight.encode(sorted(batch.keys() | doubtful))
+        await work.target.write(IN_FLIGHT, stage.value, lambda sink, listed=listed: sink.write(listed))  # type: ignore[misc]
+        check = await _copy_batch(work, stage, source_folder, batch)
+        doubtful -= batch.keys()
+        whole = CopyCheck(
+            files=whole.files + check.files,
+            size=whole.size + check.size,
+            again=whole.again + check.again,
+            vanished=whole.vanished + check.vanished,
+        )
+    return whole
+
+
+async def _copy_batch(work: Work, stage: Stage, source_folder: Path, batch: Mapping[bytes, FileFact]) -> CopyCheck:
+    """Copy a portion, look at what arrived, and try once more what did not."""
+    waiting = batch
     files = copied = 0
     vanished: tuple[bytes, ...] = ()
     again: tuple[tuple[bytes, str], ...] = ()
@@ -106,8 +143,8 @@ async def _copy(work: Work, stage: Stage, source_folder: Path, plan: MirrorPlan)
         check = await _look(work, stage, source_folder, waiting)
         files, copied, vanished = files + check.files, copied + check.size, vanished + check.vanished
         again = explain(check.again, result.complaints)
-        waiting = {path: plan.copy[path] for path, _ in again}
-    work.run.bytes_done += plan.copy_bytes
+        waiting = {path: batch[path] for path, _ in again}
+    work.run.bytes_done += sum(fact.size for fact in batch.values())
     work.run.bytes_copied += copied
     return CopyCheck(files=files, size=copied, again=again, vanished=vanished)
 

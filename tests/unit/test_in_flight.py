@@ -1,0 +1,35 @@
+"""The list of files that are being copied, and the portions."""
+
+from __future__ import annotations
+
+import pytest
+
+from immich_usb_backup.policy import in_flight
+from immich_usb_backup.policy.mirror import FileFact, Tree, plan_mirror
+
+NAMES = [b"a/b.jpg", b"line\nend", b"caf\xe9"]
+
+
+@pytest.mark.parametrize("names", [[], NAMES[:1], NAMES])
+def test_a_whole_list_comes_back(names: list[bytes]) -> None:
+    assert in_flight.decode(in_flight.encode(names)) == frozenset(names)
+
+
+@pytest.mark.parametrize("length", range(len(in_flight.encode(NAMES))))
+def test_a_list_that_was_cut_off_is_not_believed(length: int) -> None:
+    assert in_flight.decode(in_flight.encode(NAMES)[:length]) is None
+
+
+def test_portions_hold_everything_once_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "BATCH_BYTES", 10)
+    monkeypatch.setattr(in_flight, "BATCH_FILES", 3)
+    copy = {b"%d" % number: FileFact(size, 0) for number, size in enumerate([4, 4, 4, 99, 0, 0, 0, 0])}
+    portions = [[fact.size for fact in batch.values()] for batch in in_flight.batches(copy)]
+    assert portions == [[4, 4], [4], [99], [0, 0, 0], [0]]
+
+
+def test_copying_in_place_of_old_files_needs_room_for_one_of_them_only() -> None:
+    files = {b".immich": FileFact(1, 0)} | {b"%d" % number: FileFact(4096, 0) for number in range(100)}
+    plan = plan_mirror(Tree(files=files), Tree(files=files), doubtful=frozenset(files))
+    assert (len(plan.copy), plan.doubted, plan.unchanged) == (101, 101, 0)
+    assert plan.space_needed(4096) == 4096
