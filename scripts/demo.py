@@ -16,7 +16,6 @@ from tests.support import host, samples
 
 from immich_usb_backup.policy.text import counted, size
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("upload", "library", "profile")
 MARKER_TEXT = 'name = "Blue"\n'
 _SAMPLE_DISK_MIB = 512
@@ -29,6 +28,8 @@ def main() -> int:
     parser.add_argument("--vm", action="store_true", help="with a USB stick in a QEMU guest")
     parser.add_argument("--library", type=Path, help="a media location of your own")
     arguments = parser.parse_args()
+    if arguments.library is not None:
+        arguments.library = Path(os.environ.get("CALLER_FOLDER", ".")) / arguments.library
     if arguments.library is not None and not (arguments.library / "upload").is_dir():
         parser.error(f"{arguments.library} has no folder upload: is it Immich's media location?")
     if arguments.vm:
@@ -58,6 +59,8 @@ def on_this_machine(library: Path | None) -> int:
         )
         title("The daemon, and the disk is plugged in")
         code = watch_daemon(config, folder / "state", disk, bus)
+        if not disk.attached:
+            return code or 1  # it ended before the disk was plugged in, and has said why
         title("What lies on the disk now")
         with disk.mounted() as root:
             show(root)

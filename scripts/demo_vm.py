@@ -44,7 +44,7 @@ async def set_up(guest: Guest, library: Path, folder: Path) -> None:
     """Immich's files, readable by nobody else, and three lines of configuration."""
     samples.make_config_files(folder / "compose")
     copy = folder / "copy"
-    for name in (*FOLDERS, "backups"):
+    for name in filter(lambda name: (library / name).is_dir(), (*FOLDERS, "backups")):
         await asyncio.to_thread(shutil.copytree, library / name, copy / name, symlinks=True)
     await guest.sh("useradd --system --home-dir /var/lib/immich immich")
     await guest.put(copy, MEDIA)

@@ -3,6 +3,7 @@
 set -euo pipefail
 export LC_ALL=C.UTF-8
 
+export CALLER_FOLDER=${CALLER_FOLDER:-$PWD} # where relative paths on the command line begin
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$checkout"
 
@@ -16,7 +17,7 @@ become_root() {
         exit 77
     }
     complain "This needs root (loop devices, udev, mounts): asking sudo."
-    exec sudo --preserve-env=IMMICH_USB_BACKUP_CACHE,CI -- "$0" "$@"
+    exec sudo --preserve-env=IMMICH_USB_BACKUP_CACHE,CI,CALLER_FOLDER -- "$checkout/scripts/${0##*/}" "$@"
 }
 
 is_debian() {

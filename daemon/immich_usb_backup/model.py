@@ -6,8 +6,7 @@ from a disk (Linux file names are bytes) and ``str`` where a person reads them.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -93,14 +92,7 @@ class PartitionSeen:
     model: str = ""
     serial: str = ""
     size: int = 0
-    whole_disk: bool = False
     has_partitions: bool = False
-
-    @property
-    def device_number_text(self) -> str:
-        """``major:minor``, as in /proc/self/mountinfo and /sys/dev/block."""
-        number = self.plug_in.device_number
-        return f"{os.major(number)}:{os.minor(number)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,11 +215,3 @@ class Verdict:
     def accepted(self) -> bool:
         """Whether nothing speaks against it."""
         return not self.reasons
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageOutput:
-    """What a stage hands back to the run."""
-
-    report: StageReport
-    findings: tuple[Finding, ...] = field(default=())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from immich_usb_backup.announce import announce
 from immich_usb_backup.errors import BackupError
 from immich_usb_backup.events import Event
 from immich_usb_backup.model import RunReport
 from immich_usb_backup.ports import Ports
 from immich_usb_backup.release import release
-from immich_usb_backup.run import announce
 
 
 async def clean_up(ports: Ports) -> None:

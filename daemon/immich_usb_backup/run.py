@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from structlog.contextvars import bound_contextvars
 
 from immich_usb_backup import messages
+from immich_usb_backup.announce import announce
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
@@ -48,13 +49,6 @@ from immich_usb_backup.stages.config_files import back_up_config
 from immich_usb_backup.stages.context import RunContext, Work
 from immich_usb_backup.stages.database import back_up_database
 from immich_usb_backup.stages.library import back_up_folder, survey
-
-_OUTCOME_EVENTS = {
-    Outcome.OK: Event.RUN_OK,
-    Outcome.PARTIAL: Event.RUN_PARTIAL,
-    Outcome.FAILED: Event.RUN_FAILED,
-    Outcome.INTERRUPTED: Event.RUN_INTERRUPTED,
-}
 
 
 @dataclass(slots=True)
@@ -124,7 +118,10 @@ async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> 
     )
     started = ports.clock.now()
     report = first_report(_run_id(ports), ports.server, identify(seen, partition, name), started)
-    await ports.history.begin(report, seen.plug_in)
+    try:
+        await ports.history.begin(report, seen.plug_in)
+    except BackupError as problem:
+        ports.log.say(Event.ANNOUNCE_FAILED, message=problem.message, hint=problem.hint)
     unmounted = not isinstance(error, UnmountBusy)
     failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=unmounted)
     await announce(replace(failed, ended=ports.clock.now()), ports)
@@ -396,36 +393,3 @@ def _as_backup_error(error: BackupError | OSError) -> BackupError:
     if isinstance(error, BackupError):
         return error
     return BackupError(f"The disk answered: {error.strerror or error}", hint="Plug the disk in again.")
-
-
-async def _attempt(step: Awaitable[None], ports: Ports) -> bool:
-    try:
-        await step
-    except (BackupError, OSError) as error:
-        hint = error.hint if isinstance(error, BackupError) else ""
-        ports.log.say(Event.ANNOUNCE_FAILED, message=str(error), hint=hint)
-        return False
-    return True
-
-
-async def announce(report: RunReport, ports: Ports) -> None:
-    """Write the outcome down, hand it on, say it: in this order, and a failure in one does not stop the next.
-
-    Only what was handed on is marked so; the rest is handed on at the next start.
-    """
-    await _attempt(ports.history.finish(report), ports)
-    if await _attempt(ports.outbox.put(report), ports):
-        await _attempt(ports.history.announced(report.run_id), ports)
-    ports.log.say(
-        _OUTCOME_EVENTS[report.outcome],
-        message=messages.story_line(report),
-        outcome=report.outcome.value,
-        disk=report.disk.name,
-        run=report.run_id,
-        safe_to_unplug=report.safe_to_unplug,
-        findings=tuple(finding.code for finding in report.findings),
-        files=sum(stage.files for stage in report.stages),
-        bytes=sum(stage.bytes for stage in report.stages),
-        seconds=round((report.ended - report.started).total_seconds(), 3),
-    )
-    ports.watchers.finished(report)

@@ -17,7 +17,7 @@ from typing import Any
 
 from immich_usb_backup.adapters.source import ServerFiles
 from immich_usb_backup.adapters.watchers import AllWatchers
-from immich_usb_backup.errors import BackupError, BusCallFailed, DiskGone, DiskNotReady, DiskReadOnly, UnmountBusy
+from immich_usb_backup.errors import BusCallFailed, DiskGone, DiskNotReady, DiskReadOnly, UnmountBusy
 from immich_usb_backup.events import Event
 from immich_usb_backup.model import (
     BACKUP_FOLDER,
@@ -639,8 +639,3 @@ def seen_stick(number: int = 1, *, label: str = "STICK") -> PartitionSeen:
         serial="S1",
         size=64_000_000_000,
     )
-
-
-def error_of(kind: type[BackupError]) -> BackupError:
-    """One of these, whatever its arguments are."""
-    return BusCallFailed("test.Failed", "refused") if kind is BusCallFailed else kind("refused")

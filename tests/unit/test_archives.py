@@ -21,8 +21,14 @@ def test_the_second_one_of_a_day_is_newer_than_the_first() -> None:
 
 
 def test_the_oldest_go_and_what_is_not_ours_stays() -> None:
-    assert superfluous_archives(NAMES, keep=2) == ("config-2026-11-20.zip",)
-    assert superfluous_archives(NAMES, keep=1) == ("config-2026-11-21.zip", "config-2026-11-20.zip")
+    new = "config-2026-11-21-090000.zip"
+    assert superfluous_archives(NAMES, keep=2, never=new) == ("config-2026-11-20.zip",)
+    assert superfluous_archives(NAMES, keep=1, never=new) == ("config-2026-11-21.zip", "config-2026-11-20.zip")
+
+
+def test_the_zip_of_today_stays_though_another_is_dated_in_the_future() -> None:
+    names = ("config-2026-11-21.zip", "config-2099-01-01.zip")
+    assert superfluous_archives(names, keep=1, never="config-2026-11-21.zip") == ("config-2099-01-01.zip",)
 
 
 def test_the_readme_names_the_places_and_is_the_same_in_any_order() -> None:

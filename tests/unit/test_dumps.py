@@ -61,8 +61,13 @@ def test_the_order_is_that_of_the_times_in_both_kinds_of_names() -> None:
 
 def test_only_routine_dumps_leave_the_disk_and_the_newest_never() -> None:
     names = ["mine.sql.gz", EPOCH, DATED]
-    assert superfluous(names, keep=1) == (EPOCH,)
-    assert superfluous(names, keep=14) == ()
+    assert superfluous(names, keep=1, never=DATED) == (EPOCH,)
+    assert superfluous(names, keep=14, never=DATED) == ()
+
+
+def test_the_dump_that_was_just_proven_stays_though_another_is_dated_in_the_future() -> None:
+    future = "immich-db-backup-20990101T020000-v2.5.2-pg14.19.sql.gz"
+    assert superfluous([future, DATED], keep=1, never=DATED) == (future,)
 
 
 @pytest.mark.parametrize(

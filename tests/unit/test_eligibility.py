@@ -16,7 +16,6 @@ USB = ("usb",)
 
 def test_a_usb_stick_with_exfat_is_accepted() -> None:
     assert judge_seen(SEEN, transports=USB).accepted
-    assert judge_seen(replace(SEEN, whole_disk=True), transports=USB).accepted
 
 
 def test_all_reasons_come_together() -> None:

@@ -16,13 +16,13 @@ PACKAGE = Path(immich_usb_backup.__file__).parent
 BASE = frozenset({"model", "errors", "events", "config", "exit_codes", "dbus_names", "__init__"})
 POLICY = BASE | {"policy", "messages", "ports"}
 STAGES = POLICY | {"stages", "marker_look", "release", "protect"}
-RUN = STAGES | {"run", "recovery"}
+RUN = STAGES | {"announce", "run", "recovery"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
     **dict.fromkeys(("policy", "messages", "ports"), POLICY),
     "protect": BASE,
     **dict.fromkeys(("stages", "marker_look", "release"), STAGES),
-    **dict.fromkeys(("run", "recovery"), RUN),
+    **dict.fromkeys(("announce", "run", "recovery"), RUN),
     **dict.fromkeys(("daemon", "notifier", "agent"), RUN),
     "adapters": POLICY | {"adapters", "protect"},
     **dict.fromkeys(("cli", "__main__"), RUN | {"cli", "adapters", "daemon", "notifier", "agent"}),

@@ -43,7 +43,9 @@ async def install(guest: Guest, scratch: Path) -> Installed:
 
 def _export(target: Path) -> None:
     """Copy what git tracks or would track, as it lies in the working tree."""
-    listing = _run(["git", "-C", str(REPOSITORY), "ls-files", "-z", "-co", "--exclude-standard"])
+    listing = _run(
+        ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), "ls-files", "-z", "-co", "--exclude-standard"]
+    )
     for name in filter(None, listing.split("\0")):
         source, copy = REPOSITORY / name, target / name
         if source.exists() or source.is_symlink():

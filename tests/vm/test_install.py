@@ -30,7 +30,6 @@ async def place(fresh: Guest, tmp_path_factory: pytest.TempPathFactory) -> Insta
 
 async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest, place: Installed, tmp_path: Path) -> None:
     script = f"cd {place.checkout} && ./scripts/install"
-    await fresh.sh("systemctl is-enabled immich-usb-backup.service", check=False)
     await fresh.sh(
         "mkdir -p /var/lib/immich/upload /var/lib/immich/library /var/lib/immich/profile /var/lib/immich/backups"
     )
@@ -40,7 +39,7 @@ async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest, place: 
     looked = await fresh.sh(f"{script} --uninstall --dry-run")
     assert "Removing" in looked.stdout
     await fresh.sh("systemctl is-active immich-usb-backup.service")
-    await fresh.sh(f"{script} --wheels {place.wheels} || [ $? = 78 ]", timeout=600)
+    await fresh.sh(f"{script} --wheels {place.wheels}", timeout=600)
     await fresh.sh("systemctl restart immich-usb-backup.service && systemctl is-active immich-usb-backup.service")
     assert (await fresh.sh("systemctl show -p MainPID --value immich-usb-backup.service")).stdout != before
     await fresh.sh(f"{script} --uninstall --purge")

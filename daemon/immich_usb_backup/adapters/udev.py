@@ -141,7 +141,6 @@ class UdevDevices:
             model=_decoded(_text(device, "ID_MODEL_ENC")).strip() or _text(device, "ID_MODEL"),
             serial=_text(device, "ID_SERIAL_SHORT"),
             size=_sectors(device) * _SECTOR,
-            whole_disk=device.device_type == "disk",
             has_partitions=bool(_text(device, "ID_PART_TABLE_TYPE")) and not _text(device, "ID_FS_TYPE"),
         )
 

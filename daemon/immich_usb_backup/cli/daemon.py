@@ -60,7 +60,7 @@ async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLo
     daemon = await _wire(arguments, config, log, bus, service, clock)
     status = StatusLine(service, clock.monotonic)
     _on_signals(daemon, service)
-    watchdog = asyncio.ensure_future(service.feed_watchdog(lambda: daemon.healthy and bus.connected))
+    watchdog = asyncio.ensure_future(service.feed_watchdog(lambda: daemon.busy or (daemon.healthy and bus.connected)))
     try:
         await daemon.run(ready=lambda: _say_ready(service, status))
     finally:

@@ -53,6 +53,7 @@ def newest_archive(names: Iterable[str]) -> str | None:
     return next(iter(_newest_first(names)), None)
 
 
-def superfluous_archives(names: Iterable[str], *, keep: int) -> tuple[str, ...]:
-    """The zips of ours that may go when the newest ``keep`` stay."""
-    return tuple(_newest_first(names)[keep:])
+def superfluous_archives(names: Iterable[str], *, keep: int, never: str) -> tuple[str, ...]:
+    """The zips of ours that may go when the newest ``keep`` stay; ``never``, which has just been written, stays."""
+    others = [name for name in _newest_first(names) if name != never]
+    return tuple(others[max(0, keep - 1) :])

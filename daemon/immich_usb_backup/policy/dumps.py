@@ -58,6 +58,8 @@ def dump_problem(head: bytes, tail: bytes) -> str | None:
     return None
 
 
-def superfluous(names: Iterable[str], *, keep: int) -> tuple[str, ...]:
-    """The routine dumps that may go from the disk when the newest ``keep`` stay."""
-    return tuple(dump.name for dump in newest_first(names)[keep:])
+def superfluous(names: Iterable[str], *, keep: int, never: str) -> tuple[str, ...]:
+    """The routine dumps that may go from the disk when the newest ``keep`` stay. ``never``, which has just been proven,
+    stays even where others are dated in the future (a clock was wrong)."""
+    others = [dump.name for dump in newest_first(names) if dump.name != never]
+    return tuple(others[max(0, keep - 1) :])

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from immich_usb_backup.errors import BackupError, DiskGone, Interrupted
 from immich_usb_backup.model import Finding, Outcome, Severity
-from immich_usb_backup.policy.text import printable
+from immich_usb_backup.policy.text import printable, sentence
 
 ITEMS_KEPT = 200
 """How many file names a finding carries; ``count`` has them all."""
+
+_AGAIN = "It may well succeed when the disk is plugged in again"
 
 _ORDER = (
     (Severity.INTERRUPTED, Outcome.INTERRUPTED),
@@ -31,7 +33,7 @@ def finding_of(error: BackupError) -> Finding:
         code=error.code,
         severity=Severity.INTERRUPTED if stopped else Severity.FAILED,
         message=error.message,
-        hint=error.hint,
+        hint=sentence(error.hint, _AGAIN if error.retryable and "again" not in error.hint else ""),
     )
 
 

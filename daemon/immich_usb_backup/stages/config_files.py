@@ -25,7 +25,8 @@ async def back_up_config(work: Work) -> StageReport:
         name = archive_name(run.started.astimezone(), await work.target.names(FOLDER))
         written = await work.target.write(FOLDER, name, archive.produce)
         result = archive.result
-        await _prune(work)
+        if not result.unreadable:  # else an older zip may be the only one with what is missing in this one
+            await _prune(work, name)
     run.note(*_judge(result))
     files = counted(result.files, "file")
     seconds = run.ports.clock.monotonic() - began
@@ -59,8 +60,10 @@ class _Archive:
         self.result = self._source.archive_into(self._paths, sink)
 
 
-async def _prune(work: Work) -> None:
-    for name in superfluous_archives(await work.target.names(FOLDER), keep=work.run.config.keep_config_files):
+async def _prune(work: Work, written: str) -> None:
+    for name in superfluous_archives(
+        await work.target.names(FOLDER), keep=work.run.config.keep_config_files, never=written
+    ):
         await work.target.remove(FOLDER, name)
 
 

@@ -36,7 +36,7 @@ async def back_up_database(work: Work) -> StageReport:
         run.note(replace(finding_of(error), severity=Severity.PARTIAL))
         return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="The database dump could not be copied")
     run.dump, run.dump_time = choice.good.name, choice.good.time
-    await _prune(work)
+    await _prune(work, choice.good.name)
     return report
 
 
@@ -114,7 +114,7 @@ async def _prove(work: Work, dump: DumpName, copied: str) -> None:
         )
 
 
-async def _prune(work: Work) -> None:
-    """Let go of the oldest dumps, now that a newer one is safely there."""
-    for name in superfluous(await work.target.names(FOLDER), keep=work.run.config.database.keep):
+async def _prune(work: Work, proven: str) -> None:
+    """Let go of the oldest dumps, now that a good one is safely there."""
+    for name in superfluous(await work.target.names(FOLDER), keep=work.run.config.database.keep, never=proven):
         await work.target.remove(FOLDER, name)
