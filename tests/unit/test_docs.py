@@ -166,7 +166,10 @@ def _finding_codes() -> set[str]:
         if isinstance(value, ast.Constant):
             codes.add(str(value.value))
         else:
-            assert ast.unparse(value) in {"finding.code", "error.code"}, "a code that this test cannot read"
+            assert ast.unparse(value) in {"finding.code", "error.code", "code"}, "a code that this test cannot read"
+    for call in _calls("about_files"):
+        assert isinstance(call.args[0], ast.Constant), "a code that this test cannot read"
+        codes.add(str(call.args[0].value))
     return codes
 
 

@@ -41,3 +41,11 @@ def listing(paths: Iterable[tuple[bytes, str]]) -> tuple[tuple[str, ...], int]:
     """File names with their reasons, harmless and bounded, and how many there are in all."""
     everything = [f"{printable(path)}: {reason}" if reason else printable(path) for path, reason in paths]
     return tuple(everything[:ITEMS_KEPT]), len(everything)
+
+
+def about_files(
+    code: str, severity: Severity, message: str, entries: Iterable[tuple[bytes, str]], *, hint: str = ""
+) -> Finding:
+    """A finding that names the files that it is about."""
+    items, count = listing(entries)
+    return Finding(code=code, severity=severity, message=message, hint=hint, items=items, count=count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from immich_usb_backup.model import Finding, Severity, Stage, StageReport
 from immich_usb_backup.policy.archives import archive_name, newest_archive, superfluous_archives
-from immich_usb_backup.policy.outcome import listing
+from immich_usb_backup.policy.outcome import about_files
 from immich_usb_backup.policy.text import counted, size
 from immich_usb_backup.ports import ArchiveResult, Sink
 from immich_usb_backup.stages.context import Work
@@ -70,14 +70,12 @@ async def _prune(work: Work, written: str) -> None:
 def _judge(result: ArchiveResult) -> tuple[Finding, ...]:
     if not result.unreadable:
         return ()
-    items, count = listing(result.unreadable)
     return (
-        Finding(
-            code="config-unreadable",
-            severity=Severity.PARTIAL,
-            message=f"{counted(count, 'configuration file')} could not be backed up",
+        about_files(
+            "config-unreadable",
+            Severity.PARTIAL,
+            f"{counted(len(result.unreadable), 'configuration file')} could not be backed up",
+            result.unreadable,
             hint="Correct config_files, or let the service's user read them; then plug the disk in again.",
-            items=items,
-            count=count,
         ),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 
 from immich_usb_backup.errors import SourceUnreadable
 from immich_usb_backup.model import Finding, Severity, Stage, StageReport
 from immich_usb_backup.policy.dumps import DumpName, newest_first, superfluous
-from immich_usb_backup.policy.outcome import finding_of
-from immich_usb_backup.policy.text import moment, printable, size
+from immich_usb_backup.policy.outcome import about_files, finding_of
+from immich_usb_backup.policy.text import moment, size
 from immich_usb_backup.stages.context import Work
 
 FOLDER = "database"
@@ -59,30 +60,16 @@ async def _choose(work: Work) -> _Choice:
 
 
 def _judge(choice: _Choice, folder: str) -> tuple[Finding, ...]:
-    items = tuple(f"{printable(name)}: {reason}" for name, reason in choice.bad)
+    bad = [(os.fsencode(name), reason) for name, reason in choice.bad]
     if choice.good is None:
-        return (
-            Finding(
-                code="no-good-dump",
-                severity=Severity.PARTIAL,
-                message=f"No good database dump was found in {folder}: the photos alone do not bring Immich back",
-                hint="Switch database dumps on in Immich (Administration, Settings, Backup), run one, and plug the disk in again.",
-                items=items,
-                count=len(items),
-            ),
-        )
-    if not choice.bad:
+        message = f"No good database dump was found in {folder}: the photos alone do not bring Immich back"
+        hint = "Switch database dumps on in Immich (Administration, Settings, Backup), run one, and plug the disk in again."
+        return (about_files("no-good-dump", Severity.PARTIAL, message, bad, hint=hint),)
+    if not bad:
         return ()
-    return (
-        Finding(
-            code="newer-dump-bad",
-            severity=Severity.PARTIAL,
-            message=f"The newest database dump is damaged; the one of {moment(choice.good.time)} was copied instead",
-            hint="Look at Immich's log and at the room on the server's disk, and make a new dump in Immich.",
-            items=items,
-            count=len(items),
-        ),
-    )
+    message = f"The newest database dump is damaged; the one of {moment(choice.good.time)} was copied instead"
+    hint = "Look at Immich's log and at the room on the server's disk, and make a new dump in Immich."
+    return (about_files("newer-dump-bad", Severity.PARTIAL, message, bad, hint=hint),)
 
 
 async def _copy(work: Work, dump: DumpName) -> StageReport:
