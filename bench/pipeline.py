@@ -1,6 +1,6 @@
 """What the backup costs beside bare rsync, and what the daemon costs while it waits.
 
-    sudo .venv/bin/python -m bench.pipeline [--files N] [--kilobytes N] [--rounds N]
+    sudo .venv/bin/python -m bench.pipeline [--files N] [--kilobytes N] [--rounds N] [--idle-seconds N]
 
 Each round makes a fresh exFAT disk twice: once for the daemon (from the plug-in to the outcome, minus the automounter's
 grace, which is set to 0), once for bare rsync, sync and unmount of the same folders on the same kind of disk. Both read
@@ -17,24 +17,25 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import host, samples
-from tests.support.daemon import daemon_process
+from tests.support.daemon import DaemonProcess, daemon_process
 
 FOLDERS = ("upload", "library", "profile")
 OUTCOMES = ("run-ok", "run-partial", "run-failed", "run-interrupted")
-IDLE_SECONDS = 30.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Ours:
-    """One backup by the daemon: seconds of wall time, its own CPU seconds, memory in kB."""
+    """One backup by the daemon: seconds of wall time, its own CPU seconds, memory in kB, seconds of each step."""
 
     wall: float
+    steps: Mapping[str, float]
     own_cpu: float
     idle_memory: int
     peak_memory: int
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=600)
     parser.add_argument("--kilobytes", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--idle-seconds", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -56,8 +58,9 @@ def main() -> None:
         bus = stack.enter_context(host.system_bus())
         stack.enter_context(host.udev())
         stack.enter_context(host.udisks(bus))
-        rounds = [one_round(folder, media, mebibytes, bus, number) for number in range(arguments.rounds)]
-    show(rounds, as_json=arguments.json)
+        bench = Bench(folder, media, mebibytes, bus, arguments.idle_seconds)
+        rounds = [bench.one_round(number) for number in range(arguments.rounds)]
+    show(rounds, arguments.idle_seconds, as_json=arguments.json)
 
 
 def make_library(path: Path, files: int, kilobytes: int) -> Path:
@@ -70,50 +73,71 @@ def make_library(path: Path, files: int, kilobytes: int) -> Path:
     return media.path
 
 
-def one_round(folder: Path, media: Path, mebibytes: int, bus: host.Bus, number: int) -> tuple[Ours, float]:
-    """The daemon and bare rsync, in turns first."""
-    if number % 2:
-        bare = bare_rsync(media, mebibytes)
-        return asyncio.run(ours(folder, media, mebibytes, bus, number)), bare
-    mine = asyncio.run(ours(folder, media, mebibytes, bus, number))
-    return mine, bare_rsync(media, mebibytes)
+@dataclass(frozen=True)
+class Bench:
+    """What all rounds share."""
+
+    folder: Path
+    media: Path
+    mebibytes: int
+    bus: host.Bus
+    idle_seconds: float
+
+    def one_round(self, number: int) -> tuple[Ours, float]:
+        """The daemon and bare rsync, in turns first."""
+        if number % 2:
+            bare = self.bare_rsync()
+            return asyncio.run(self.ours(number)), bare
+        mine = asyncio.run(self.ours(number))
+        return mine, self.bare_rsync()
+
+    async def ours(self, number: int) -> Ours:
+        """Plug a disk in and wait for the outcome."""
+        config = self.folder / "config.toml"
+        disks = '[disks]\ntransports = ["loop"]\nautomounter_grace_seconds = 0\n'
+        config.write_text(f'media_location = "{self.media}"\n{disks}')
+        with host.exfat_disk(self.mebibytes, "Bench", populate=host.make_marker) as disk:
+            disk.detach()
+            state = self.folder / f"state-{number}"
+            async with daemon_process(config, state, environment=self.bus.env) as daemon:
+                process = daemon.process.pid
+                idle_memory, wakeups = await idle(process, self.idle_seconds)
+                cpu, began = cpu_seconds(process), time.monotonic()
+                plugging = asyncio.create_task(asyncio.to_thread(disk.attach))
+                await daemon.event("run-started", timeout=60)
+                started = time.monotonic() - began
+                ended = await daemon.event(*OUTCOMES, timeout=1800)
+                wall = time.monotonic() - began
+                await plugging
+                assert ended["outcome"] == "ok", daemon.story()
+                own_cpu, peak = cpu_seconds(process) - cpu, memory(process, "VmHWM")
+                steps = {"until run-started": started} | stages(daemon)
+                return Ours(wall, steps, own_cpu, idle_memory, peak, wakeups)
+
+    def bare_rsync(self) -> float:
+        """Attach, mount, rsync each folder, sync, unmount: what a script would do."""
+        with host.exfat_disk(self.mebibytes, "Bench") as disk:
+            disk.detach()
+            began = time.monotonic()
+            disk.attach()
+            with disk.mounted() as root:
+                for name in FOLDERS:
+                    source = f"{self.media / name}/"
+                    subprocess.run(["rsync", "-rt", "--modify-window=1", source, f"{root / name}/"], check=True)
+                subprocess.run(["sync", "-f", str(root)], check=True)
+            return time.monotonic() - began
 
 
-async def ours(folder: Path, media: Path, mebibytes: int, bus: host.Bus, number: int) -> Ours:
-    """Plug a disk in and wait for the outcome."""
-    config = folder / "config.toml"
-    disks = '[disks]\ntransports = ["loop"]\nautomounter_grace_seconds = 0\n'
-    config.write_text(f'media_location = "{media}"\n{disks}')
-    with host.exfat_disk(mebibytes, "Bench", populate=host.make_marker) as disk:
-        disk.detach()
-        async with daemon_process(config, folder / f"state-{number}", environment=bus.env) as daemon:
-            process = daemon.process.pid
-            idle_memory, wakeups = await idle(process)
-            cpu, began = cpu_seconds(process), time.monotonic()
-            await asyncio.to_thread(disk.attach)
-            ended = await daemon.event(*OUTCOMES, timeout=1800)
-            wall = time.monotonic() - began
-            assert ended["outcome"] == "ok", daemon.story()
-            return Ours(wall, cpu_seconds(process) - cpu, idle_memory, memory(process, "VmHWM"), wakeups)
+def stages(daemon: DaemonProcess) -> dict[str, float]:
+    """The seconds of each stage, as the daemon gives them."""
+    done = [entry for entry in daemon.entries if entry.get("code") == "stage-done"]
+    return {str(entry["stage"]): float(entry["seconds"]) for entry in done}
 
 
-def bare_rsync(media: Path, mebibytes: int) -> float:
-    """Attach, mount, rsync each folder, sync, unmount: what a script would do."""
-    with host.exfat_disk(mebibytes, "Bench") as disk:
-        disk.detach()
-        began = time.monotonic()
-        disk.attach()
-        with disk.mounted() as root:
-            for name in FOLDERS:
-                subprocess.run(["rsync", "-rt", "--modify-window=1", f"{media / name}/", f"{root / name}/"], check=True)
-            subprocess.run(["sync", "-f", str(root)], check=True)
-        return time.monotonic() - began
-
-
-async def idle(process: int) -> tuple[int, int]:
+async def idle(process: int, seconds: float) -> tuple[int, int]:
     """Memory in kB, and how often the daemon woke up while nothing happened."""
     before = switches(process)
-    await asyncio.sleep(IDLE_SECONDS)
+    await asyncio.sleep(seconds)
     return memory(process, "VmRSS"), switches(process) - before
 
 
@@ -138,7 +162,7 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def show(rounds: list[tuple[Ours, float]], *, as_json: bool) -> None:
+def show(rounds: list[tuple[Ours, float]], idle_seconds: float, *, as_json: bool) -> None:
     """Print medians."""
     mine = [one for one, _ in rounds]
     figures = {
@@ -149,8 +173,10 @@ def show(rounds: list[tuple[Ours, float]], *, as_json: bool) -> None:
         "own_cpu_share": statistics.median(one.own_cpu / one.wall for one in mine),
         "idle_memory_kb": max(one.idle_memory for one in mine),
         "peak_memory_kb": max(one.peak_memory for one in mine),
-        f"idle_wakeups_in_{IDLE_SECONDS:.0f}_s": max(one.idle_wakeups for one in mine),
+        f"idle_wakeups_in_{idle_seconds:g}_s": max(one.idle_wakeups for one in mine),
     }
+    for step in mine[0].steps:
+        figures[f"seconds: {step}"] = statistics.median(one.steps[step] for one in mine)
     if as_json:
         print(json.dumps(figures, indent=2))
         return

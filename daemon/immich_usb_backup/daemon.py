@@ -130,6 +130,8 @@ class Daemon:
 
     def _is_known(self, plug_in: PlugIn) -> bool:
         running = self._current is not None and self._current[0].plug_in == plug_in
+        if running and self._current is not None and isinstance(self._current[1].cause, DiskGone):
+            running = False  # it went and came back (its partitions were read again): this run is ending
         return running or plug_in in self._queue or plug_in in self._handled
 
     async def _had_its_run(self, plug_in: PlugIn) -> bool:
@@ -166,7 +168,7 @@ class Daemon:
             await self._run_one(seen)
 
     async def _run_one(self, seen: PartitionSeen) -> None:
-        stop = Stop()
+        stop = Stop(drive_wanted=lambda: self._has_waiting(seen.plug_in))
         task = asyncio.ensure_future(back_up(seen, config=self.config, ports=self._ports, stop=stop))
         self._current = (seen, stop, task)
         try:
@@ -174,10 +176,17 @@ class Daemon:
         finally:
             self._current = None
         report = None if task.cancelled() else task.result()
-        if self._ports.devices.present(seen.plug_in):
+        came_back = isinstance(stop.cause, DiskGone) and seen.plug_in in self._queue
+        if self._ports.devices.present(seen.plug_in) and not came_back:
             _remember(self._handled, seen.plug_in, report.disk.name if report else "")
         if report is not None and self._runs_left is not None:
             self._runs_left -= 1
+
+    def _has_waiting(self, plug_in: PlugIn) -> bool:
+        """Whether another partition of the same drive is in the queue."""
+        return any(
+            (other.boot_id, other.disk_sequence) == (plug_in.boot_id, plug_in.disk_sequence) for other in self._queue
+        )
 
     async def _end_current(self, *, lost_bus: bool) -> None:
         """Interrupt the run that goes on, and wait until its disk is unmounted and its outcome recorded."""

@@ -77,7 +77,10 @@ class MarkerUnusable(BackupError):
     """The marker is there and cannot be made into the backup folder."""
 
     code = "marker-unusable"
-    default_hint = "Look at the disk on a computer, and make an empty folder called immich-server-backups in its root."
+    default_hint = (
+        "Look at the disk on a computer: rename what is in the way, or the whole folder immich-server-backups, and make an "
+        "empty one of this name in its root."
+    )
 
 
 class UnmountBusy(BackupError):

@@ -52,6 +52,9 @@ class Disks(Protocol):
     async def unmount(self, partition: Partition) -> None:
         """Unmount it, and return only when it is. Not mounted is fine. Raises ``UnmountBusy``, ``DiskGone``."""
 
+    async def is_mounted(self, uuid: str) -> bool:
+        """Whether anybody has this file system mounted."""
+
     async def left_mounted(self, uuid: str) -> Partition | None:
         """The partition with this file system where this user has it mounted: a run that was cut off left it so."""
 
@@ -115,7 +118,11 @@ class Target(Protocol):
         """Remove one file; missing is fine."""
 
     async def set_aside(self, folder: str, paths: Iterable[bytes], *, into: str) -> int:
-        """Move files of a folder to the same paths below ``into``; nothing is overwritten. Returns how many."""
+        """Move files of a folder to the same paths below ``into``; nothing is overwritten. Returns how many; one that
+        cannot be moved stays where it is."""
+
+    async def distrust(self, folder: str, paths: Iterable[bytes]) -> None:
+        """Give files a time that no original has, so that only copying them anew makes them look right."""
 
     async def clear_temporary(self, folder: str) -> None:
         """Remove the temporary files of a folder (``TEMPORARY`` in it), with their folder. Missing is fine."""

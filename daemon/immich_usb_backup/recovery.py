@@ -11,6 +11,9 @@ from immich_usb_backup.model import RunReport
 from immich_usb_backup.ports import Ports
 from immich_usb_backup.release import release
 
+_LOOKED_BACK = 20
+"""Runs whose disk may still be mounted: a run that could not unmount, because D-Bus was lost."""
+
 
 async def clean_up(ports: Ports) -> None:
     """Unmount what a cut-off run left mounted, record it as interrupted, and tell what was never told.
@@ -20,6 +23,9 @@ async def clean_up(ports: Ports) -> None:
     try:
         for report in await ports.history.cut_off():
             await _close_case(report, ports)
+        for report in await ports.history.runs(_LOOKED_BACK):
+            if not report.safe_to_unplug:
+                await _unmount_leftover(report, ports)
         for report in await ports.history.unannounced():
             await ports.outbox.put(report)
             await ports.history.announced(report.run_id)
@@ -38,7 +44,7 @@ async def _unmount_leftover(report: RunReport, ports: Ports) -> bool:
         partition = await ports.disks.left_mounted(report.disk.uuid)
         if partition is not None:
             await release(partition, ports=ports)
+        return not await ports.disks.is_mounted(report.disk.uuid)
     except BackupError as error:
         ports.log.say(Event.FATAL, message=error.message, hint=error.hint)
         return False
-    return True

@@ -15,6 +15,8 @@ from immich_usb_backup.announce import announce
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
+    BusLost,
+    DeadlineMissed,
     DiskGone,
     DiskReadOnly,
     Interrupted,
@@ -38,6 +40,7 @@ from immich_usb_backup.model import (
     StageReport,
 )
 from immich_usb_backup.policy.eligibility import judge_partition
+from immich_usb_backup.policy.in_flight import lists_of
 from immich_usb_backup.policy.marker import has_folder_name
 from immich_usb_backup.policy.outcome import conclude, finding_of
 from immich_usb_backup.policy.report import first_report, identify
@@ -56,6 +59,8 @@ class Stop:
     """Why a run is being cancelled; set before the cancellation."""
 
     cause: BackupError | None = None
+    drive_wanted: Callable[[], bool] = lambda: False
+    """Whether another partition of the same drive waits for its turn."""
 
 
 async def back_up(seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop) -> RunReport | None:
@@ -122,7 +127,7 @@ async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> 
         await ports.history.begin(report, seen.plug_in)
     except BackupError as problem:
         ports.log.say(Event.ANNOUNCE_FAILED, message=problem.message, hint=problem.hint)
-    unmounted = not isinstance(error, UnmountBusy)
+    unmounted = not isinstance(error, UnmountBusy | DeadlineMissed | BusLost)
     failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=unmounted)
     await announce(replace(failed, ended=ports.clock.now()), ports)
 
@@ -278,19 +283,14 @@ class _Run:
                 await target.close()
         finally:
             await self._unmount()
-        if self._unmounted and self._run.config.disks.power_off:
+        if self._unmounted and self._run.config.disks.power_off and not self._stop.drive_wanted():
             await self._power_off()
 
     async def _flush(self, target: Target) -> None:
         began = self._ports.clock.monotonic()
-        total = self._run.bytes_copied
-
-        def progress(written: int) -> None:
-            self._run.show(Stage.FLUSH, done=min(written, total), total=total)
-
-        progress(0)
+        self._run.show_flush(0)
         try:
-            await target.flush(progress)
+            await target.flush(self._run.show_flush)
             await self._forget_in_flight(target)
         except (BackupError, OSError) as error:
             self._note_once(finding_of(_as_backup_error(error)))
@@ -305,7 +305,8 @@ class _Run:
             await target.clear(IN_FLIGHT)
             return
         for stage in self._run.beyond_doubt:
-            await target.remove(IN_FLIGHT, stage.value)
+            for name in lists_of(stage.value, await target.names(IN_FLIGHT)):
+                await target.remove(IN_FLIGHT, name)
 
     async def _unmount(self) -> None:
         began = self._ports.clock.monotonic()

@@ -210,6 +210,11 @@ class FakeDisks:
             raise UnmountBusy(f"{partition.device_node} is in use by {', '.join(stick.holders)}")
         stick.mounted_by = ""
 
+    async def is_mounted(self, uuid: str) -> bool:
+        """Whether anybody has it mounted."""
+        await self._script.at("disks.is_mounted")
+        return any(s.mounted_by for s in self._devices.plugged.values() if s.seen.uuid == uuid)
+
     async def left_mounted(self, uuid: str) -> Partition | None:
         """What a cut-off run left."""
         await self._script.at("disks.left_mounted")
@@ -316,7 +321,7 @@ class FakeTarget:
         """The names in it."""
         await self._at("names")
         path = self._folder / folder
-        return tuple(sorted(entry.name for entry in path.iterdir())) if path.is_dir() else ()
+        return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_file())) if path.is_dir() else ()
 
     async def scan(self, folder: str) -> Tree:
         """All files below it."""
@@ -348,6 +353,12 @@ class FakeTarget:
         """Remove a folder."""
         await self._at("clear")
         shutil.rmtree(self._folder / folder, ignore_errors=True)
+
+    async def distrust(self, folder: str, paths: Iterable[bytes]) -> None:
+        """Give them a time that no original has."""
+        await self._at("distrust")
+        for path in map(os.fsdecode, paths):
+            os.utime(self._folder / folder / path, (981_173_106, 981_173_106))
 
     async def remove(self, folder: str, name: str) -> None:
         """Remove it."""
@@ -426,13 +437,14 @@ class FakeCopier:
     def __init__(self, script: Script) -> None:
         self._script = script
         self.copied: list[bytes] = []
+        self.refuses: set[bytes] = set()
 
     async def copy(
         self, source: Path, target: Target, folder: str, paths: Iterable[bytes], progress: Callable[[int], None]
     ) -> CopyResult:
         """Copy the files with their times."""
         await self._script.at(f"copier.copy {folder}")
-        for path in paths:
+        for path in set(paths) - self.refuses:
             goal = Path(target.working_folder, folder, os.fsdecode(path))
             goal.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / os.fsdecode(path), goal)

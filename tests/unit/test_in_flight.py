@@ -31,5 +31,16 @@ def test_portions_hold_everything_once_and_are_bounded(monkeypatch: pytest.Monke
 def test_copying_in_place_of_old_files_needs_room_for_one_of_them_only() -> None:
     files = {b".immich": FileFact(1, 0)} | {b"%d" % number: FileFact(4096, 0) for number in range(100)}
     plan = plan_mirror(Tree(files=files), Tree(files=files), doubtful=frozenset(files))
-    assert (len(plan.copy), plan.doubted, plan.unchanged) == (101, 101, 0)
+    assert (len(plan.copy), len(plan.doubted), plan.unchanged) == (101, 101, 0)
     assert plan.space_needed(4096) == 4096
+
+
+def test_a_list_of_zeros_is_not_believed() -> None:
+    assert in_flight.decode(b"\0" * 4096) is None
+
+
+def test_a_new_list_never_takes_the_name_of_an_old_one() -> None:
+    names = ["upload.2", "upload.10", "library.3", "upload.x", "uploads.4"]
+    assert in_flight.lists_of("upload", names) == ("upload.2", "upload.10")
+    assert in_flight.next_list("upload", names) == "upload.11"
+    assert in_flight.next_list("profile", names) == "profile.1"

@@ -200,3 +200,26 @@ def test_what_rsync_said_of_a_file_is_its_reason() -> None:
     complaints = ('rsync: [receiver] mkstemp "/x/b.jpg" failed: Invalid argument (22)', "rsync error: some files")
     failed = ((b"a/b.jpg", "it did not arrive"), (b"a/c.jpg", "it did not arrive"))
     assert explain(failed, complaints) == ((b"a/b.jpg", "Invalid argument (22)"), (b"a/c.jpg", "it did not arrive"))
+
+
+def test_an_original_whose_size_changed_is_kept_and_a_sidecar_is_not() -> None:
+    source = _of({b"a.jpg": 0, b"b.jpg": 5, b"b.jpg.xmp": 9, b"c.jpg": 3})
+    plan = plan_mirror(source, _of({b"a.jpg": 7, b"b.jpg": 4, b"b.jpg.xmp": 8, b"c.jpg": 3}))
+    assert plan.changed == (b"a.jpg", b"b.jpg")
+    assert plan.emptied == 1
+    assert {b"a.jpg", b"b.jpg", b"b.jpg.xmp"} <= plan.copy.keys()
+    assert plan.replaced.keys() & {b"a.jpg", b"b.jpg"} == set()  # what is kept frees no room
+
+
+def test_what_lies_behind_a_link_of_the_source_stays_on_the_disk() -> None:
+    source = _of({b"2020/a.jpg": 1})
+    linked = Tree(files=source.files, others=((b"2019", "symbolic link"),))
+    plan = plan_mirror(linked, _of({b"2019/x/old.jpg": 1, b"2020/a.jpg": 1, b"2018/gone.jpg": 1}))
+    assert plan.remove == (b"2018/gone.jpg",)
+    assert [path for path, _ in plan.skipped] == [b"2019"]
+
+
+def test_a_folder_called_as_ours_is_named_and_not_copied() -> None:
+    plan = plan_mirror(_of({b".PARTIAL/a": 1, b"x/.partial": 1}), _of({}))
+    assert [path for path, _ in plan.skipped] == [b".PARTIAL/a"]
+    assert b"x/.partial" in plan.copy

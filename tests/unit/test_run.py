@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from immich_usb_backup.adapters.source import ServerFiles
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
+    BusLost,
     DeadlineMissed,
     DiskFull,
     DiskGone,
@@ -603,7 +605,87 @@ async def test_a_torn_list_puts_every_file_in_doubt(world: World, config: Config
         await running.runs(1)
         photo = _torn(stick)
         (stick.backups / ".in-flight").mkdir()
-        (stick.backups / ".in-flight/upload").write_bytes(b"u1/aa")
+        (stick.backups / ".in-flight/upload.3").write_bytes(b"u1/aa")
         world.devices.plug_again(stick)
         await running.runs(2)
     assert photo.read_bytes() == b"one"
+
+
+async def test_doubt_stays_while_the_source_is_away(world: World, config: Config) -> None:
+    stick = world.stick()
+    library = config.media_location
+    async with daemon_on(world, config) as running:
+        world.script.fail("target.flush", FlushFailed("data was lost"))
+        world.devices.plug(stick)
+        await running.runs(1)
+        photo = _torn(stick)
+        (library / "upload").rename(library / "away")
+        (library / "upload").mkdir()
+        world.devices.plug_again(stick)
+        await running.runs(2)
+        assert world.outcomes[1] is Outcome.PARTIAL
+        (library / "upload").rmdir()
+        (library / "away").rename(library / "upload")
+        world.devices.plug_again(stick)
+        await running.runs(3)
+    assert photo.read_bytes() == b"one"
+
+
+async def test_a_doubted_file_that_cannot_be_copied_is_not_called_good(world: World, config: Config) -> None:
+    stick = world.stick()
+    async with daemon_on(world, config) as running:
+        world.script.fail("target.flush", FlushFailed("data was lost"))
+        world.devices.plug(stick)
+        await running.runs(1)
+        _torn(stick)
+        world.copier.refuses.add(b"u1/aa/bb/1.jpg")
+        world.devices.plug_again(stick)
+        await running.runs(2)
+    assert world.outcomes[1] is Outcome.PARTIAL
+    assert "files-failed" in [finding.code for finding in world.report.findings]
+
+
+async def test_an_original_that_lost_its_content_on_the_server_is_kept_on_the_disk(
+    world: World, config: Config
+) -> None:
+    stick = world.stick()
+    async with daemon_on(world, config) as running:
+        world.devices.plug(stick)
+        await running.runs(1)
+        (config.media_location / "upload/u1/aa/bb/1.jpg").write_bytes(b"")
+        world.devices.plug_again(stick)
+        await running.runs(2)
+    assert world.outcomes[1] is Outcome.PARTIAL
+    assert [finding.code for finding in world.report.findings] == ["originals-changed"]
+    (kept,) = (path for path in (stick.backups / "deleted").rglob("1.jpg"))
+    assert kept.read_bytes() == b"one"
+
+
+async def test_a_drive_with_another_partition_in_the_queue_stays_on(world: World, config: Config) -> None:
+    both = [world.stick(1), world.stick(2)]
+    sequence = both[0].seen.plug_in.disk_sequence
+    second = both[1].seen
+    both[1].seen = replace(second, plug_in=replace(second.plug_in, disk_sequence=sequence))
+    disks = config.disks.model_copy(update={"power_off": True})
+    async with daemon_on(world, config.model_copy(update={"disks": disks})) as running:
+        for stick in both:
+            world.devices.plug(stick)
+        await running.runs(2)
+    assert world.outcomes == [Outcome.OK, Outcome.OK]
+    assert world.script.steps.count("disks.power_off") == 1
+
+
+async def test_a_disk_that_a_lost_bus_left_mounted_is_unmounted_at_the_next_start(world: World, config: Config) -> None:
+    stick = world.stick()
+    world.script.hold("copier.copy library")
+    with pytest.raises(BusLost):  # noqa: PT012
+        async with daemon_on(world, config) as running:
+            world.devices.plug(stick)
+            await running.reached("copier.copy library")
+            world.script.fail("disks.unmount", BusLost("the connection is gone"))
+            running.bus_lost.set()
+            await running.runs(1)
+    assert stick.mounted_by == "us"
+    async with daemon_on(world, config):
+        await quiet()
+    assert stick.mounted_by == ""

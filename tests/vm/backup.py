@@ -46,6 +46,7 @@ class Backup:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self._cursor = ""
+        self._began = ""
 
     async def set_up(self, folder: Path) -> None:
         """Put a library, configuration files and a mail server into place, and start the service."""
@@ -73,7 +74,7 @@ class Backup:
     async def from_now_on(self) -> None:
         """Wait only for what comes after this moment."""
         shown = await self.guest.sh("journalctl -n 0 --show-cursor")
-        self._cursor = shown.stdout.rpartition("-- cursor: ")[2].strip()
+        self._cursor = self._began = shown.stdout.rpartition("-- cursor: ")[2].strip()
 
     async def event(self, *codes: str, timeout: float = 120, **fields: str) -> Mapping[str, Any]:
         """The first journal entry with one of these codes; waiting goes on after it."""
@@ -90,6 +91,13 @@ class Backup:
         entry: dict[str, Any] = json.loads(line)
         self._cursor = entry["__CURSOR"]
         return entry
+
+    async def order(self, *codes: str) -> list[str]:
+        """Those of these codes that came since `from_now_on`, in the journal's order."""
+        entries = f"journalctl -q --after-cursor={shlex.quote(self._began)} -o json --all"
+        lines = (await self.guest.sh(f"{entries} | grep IMMICH_BACKUP_EVENT")).stdout.splitlines()
+        found = [str(json.loads(line).get("IMMICH_BACKUP_EVENT")) for line in lines]
+        return [code for code in found if code in codes]
 
     async def outcome(self, timeout: float = 180) -> str:
         """How the next run ends."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.vm.backup import MAILS, MEDIA, Backup, marked_image
+from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, marked_image
 from tests.vm.guest import Guest
 from tests.vm.image import exfat_image, ext4_image, image_hash, mounted_exfat
 from tests.vm.installing import Installed
@@ -153,13 +153,25 @@ async def test_stopping_the_service_in_mid_run_unmounts_the_stick(backup: Backup
     assert await backup.outcome() == "ok", await backup.story()
 
 
-async def test_two_sticks_at_once_are_both_backed_up(backup: Backup, tmp_path: Path) -> None:
+async def test_two_sticks_at_once_are_both_backed_up_one_after_the_other(backup: Backup, tmp_path: Path) -> None:
     images = [marked_image(tmp_path / "one.img"), marked_image(tmp_path / "two.img")]
+    await backup.make_it_slow(8)
     for name, image in zip(("one", "two"), images, strict=True):
-        await backup.guest.plug(name, image)
+        await backup.guest.plug(name, image, write_bytes_per_second=2_000_000)
     assert [await backup.outcome(), await backup.outcome()] == ["ok", "ok"]
+    assert await backup.order("run-started", *OUTCOMES) == ["run-started", "run-ok"] * 2, await backup.story()
     await backup.guest.pull_all()
     assert [await backup.differences(image) for image in images] == [[], []]
+
+
+async def test_nothing_on_a_stick_can_be_run_or_gain_rights(backup: Backup, tmp_path: Path) -> None:
+    await backup.make_it_slow(8)
+    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=1_000_000)
+    await backup.event("run-started")
+    disk = await backup.guest.device("blue")
+    (options,) = (await backup.guest.sh(f"findmnt -rn -o VFS-OPTIONS -S {disk}1")).stdout.split()
+    assert {"rw", "nosuid", "nodev", "noexec"} <= set(options.split(","))
+    assert await backup.outcome() == "ok", await backup.story()
 
 
 async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the_start_is_backed_up(
@@ -179,12 +191,37 @@ async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the
     assert shown.stdout.strip() == "1"
 
 
+async def _plug_and_mount_as_a_desktop(backup: Backup, image: Path) -> tuple[str, str]:
+    """A stick that somebody else has mounted before the service sees it; its partition and where it is mounted."""
+    guest = backup.guest
+    await guest.sh("systemctl stop immich-usb-backup; systemctl mask --runtime immich-usb-backup")
+    try:
+        await guest.plug("blue", image)
+        partition = f"{await guest.device('blue')}1"
+        await guest.until(f"udisksctl mount --no-user-interaction -b {partition}")
+        path = (await guest.sh(f"findmnt -n -o TARGET -S {partition}")).stdout.strip()
+        assert path.startswith("/media/root/")
+    finally:
+        await guest.sh("systemctl unmask --runtime immich-usb-backup; systemctl start immich-usb-backup")
+    return partition, path
+
+
 async def test_a_disk_that_a_desktop_has_mounted_is_taken_over(backup: Backup, tmp_path: Path) -> None:
-    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
-    disk = await backup.guest.device("blue")
-    await backup.guest.sh(f"udisksctl mount --no-user-interaction -b {disk}1", check=False)
+    image = marked_image(tmp_path / "blue.img")
+    partition, _ = await _plug_and_mount_as_a_desktop(backup, image)
     assert await backup.outcome() == "ok", await backup.story()
-    assert not await backup.is_mounted(disk)
+    assert not await backup.is_mounted(partition)
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+
+
+async def test_a_disk_without_a_marker_that_a_desktop_has_mounted_stays_mounted(backup: Backup, tmp_path: Path) -> None:
+    image = exfat_image(tmp_path / "plain.img", populate={"holiday.txt": b"mine"})
+    partition, path = await _plug_and_mount_as_a_desktop(backup, image)
+    await backup.event("disk-unmarked")
+    assert (await backup.guest.sh(f"findmnt -n -o TARGET -S {partition}")).stdout.strip() == path
+    assert (await backup.guest.sh(f"ls -A {path}")).stdout.split() == ["holiday.txt"]
+    await backup.guest.sh(f"udisksctl unmount -b {partition}")
 
 
 async def test_the_rule_starts_a_service_that_is_down(backup: Backup, tmp_path: Path) -> None:
@@ -193,38 +230,92 @@ async def test_the_rule_starts_a_service_that_is_down(backup: Backup, tmp_path: 
     assert await backup.outcome() == "ok", await backup.story()
 
 
+async def _inside(guest: Guest, unit: str, script: str) -> str:
+    """What a shell script says that runs within a unit's walls."""
+    walls = f"/run/systemd/system/walls-{unit}"
+    path = f"/usr/local/share/walls-{unit}.sh"
+    await guest.write(path, f"{script}\nexit 0\n")
+    try:
+        await guest.sh(
+            "sed -e 's/^Type=.*/Type=oneshot/' -e '/^ExecStart=/d' -e '/^Restart/d' -e '/^WatchdogSec/d'"
+            f" -e 's|^\\[Service\\]|[Service]\\nExecStart=/bin/bash {path}|'"
+            f" /usr/local/lib/systemd/system/{unit}.service > {walls}.service;"
+            f"systemctl daemon-reload; systemctl start walls-{unit}.service"
+        )
+        return (await guest.sh(f"journalctl -q -u walls-{unit}.service -o cat")).stdout
+    finally:
+        await guest.sh(f"rm -f {path} {walls}.service; systemctl daemon-reload")
+
+
+def _tried(tries: dict[str, str]) -> str:
+    """A script that says which of these commands the walls held back."""
+    lines = [
+        f"if {{ {do}; }} &>/dev/null; then echo broke {name}; else echo held {name}; fi" for name, do in tries.items()
+    ]
+    return "\n".join(lines)
+
+
+def _held(said: str) -> list[str]:
+    """What the walls held back; nothing broke through them."""
+    assert "broke" not in said, said
+    return [line.removeprefix("held ") for line in said.splitlines() if line.startswith("held ")]
+
+
+_OPEN_INET = "python3 -c 'import socket; socket.socket(socket.AF_INET)'"
+
+
 async def test_the_service_can_harm_neither_the_library_nor_the_system(backup: Backup) -> None:
     """The same walls, with a shell inside them."""
-    unit = "/run/systemd/system/walls.service"
-    await backup.guest.sh(
-        f"sed -e 's/^Type=.*/Type=oneshot/' -e '/^ExecStart=/d' -e '/^Restart/d' -e '/^WatchdogSec/d'"
-        f" /usr/local/lib/systemd/system/immich-usb-backup.service > {unit};"
-        "sed -i 's|^\\[Service\\]|[Service]\\nExecStart=/bin/bash /root/walls.sh|' " + unit
-    )
     tries = {
         "library": f"touch {MEDIA}/upload/evil",
         "remove": f"rm {MEDIA}/upload/.immich",
         "etc": "touch /etc/evil",
         "usr": "touch /usr/evil",
         "home": "touch /home/evil",
-        "network": "python3 -c 'import socket; socket.socket(socket.AF_INET)'",
+        "network": _OPEN_INET,
         "mount": "mount -t tmpfs tmpfs /mnt",
         "shadow": "grep -q root /etc/shadow",
     }
-    lines = [
-        f"if {command} 2>/dev/null; then echo broke {name}; else echo held {name}; fi"
-        for name, command in tries.items()
-    ]
-    lines += [f"ls {MEDIA}/upload >/dev/null && echo reads library", "exit 0"]
-    await backup.guest.write("/usr/local/share/walls.sh", "\n".join(lines))
-    await backup.guest.sh(f"sed -i 's|/root/walls.sh|/usr/local/share/walls.sh|' {unit}; systemctl daemon-reload")
-    await backup.guest.sh("systemctl start walls.service")
-    said = (await backup.guest.sh("journalctl -q -u walls.service -o cat")).stdout
-    assert "broke" not in said, said
-    assert sorted(line for line in said.splitlines() if line.startswith("held")) == sorted(
-        f"held {name}" for name in tries
-    )
+    reads = f"ls {MEDIA}/upload >/dev/null && echo reads library"
+    said = await _inside(backup.guest, "immich-usb-backup", f"{_tried(tries)}\n{reads}")
+    assert _held(said) == list(tries)
     assert "reads library" in said
+
+
+async def test_the_notifier_has_the_network_and_can_read_nothing(backup: Backup) -> None:
+    """Files that anybody may read show that it is the walls that hold, and not the files' modes."""
+    state = "/var/lib/immich-usb-backup/state.db"
+    open_to_all = [f"{MEDIA}/all.txt", "/home/all.txt", "/srv/all.txt", "/mnt/all.txt"]
+    tries = {
+        **{f"read {path}": f"cat {path}" for path in open_to_all},
+        "read state": f"cat {state}",
+        "list state": "ls /var/lib/immich-usb-backup",
+        "write etc": "touch /etc/evil",
+        "write library": f"touch {MEDIA}/evil",
+        "shadow": "cat /etc/shadow",
+        "packets": "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
+        "disks": "ls /dev/vda",
+    }
+    says = [
+        "grep ^Cap /proc/self/status",
+        f"{_OPEN_INET} && echo has network",
+        "ls /var/lib/immich-usb-backup/outbox >/dev/null && echo reads outbox",
+    ]
+    files = " ".join(open_to_all)
+    guest = backup.guest
+    await guest.until(f"test -s {state}")
+    await guest.sh(f"chmod o+rx {MEDIA}; echo mine | tee {files}; chmod 644 {files}")
+    try:
+        everybody = f"setpriv --reuid=nobody --clear-groups cat {files}"
+        assert (await guest.sh(everybody)).stdout.split() == ["mine"] * len(open_to_all)
+        said = await _inside(guest, "immich-usb-backup-notifier", "\n".join([_tried(tries), *says]))
+    finally:
+        await guest.sh(f"rm -f {files}; chmod o= {MEDIA}")
+    assert _held(said) == list(tries)
+    assert {"has network", "reads outbox"} <= set(said.splitlines()), said
+    capabilities = dict(line.split() for line in said.splitlines() if line.startswith("Cap"))
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(capabilities[f"{kind}:"], 16) == 0, said
 
 
 async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path: Path) -> None:

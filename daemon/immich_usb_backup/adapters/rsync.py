@@ -62,7 +62,9 @@ class Rsync:
         process = await self._start(source, target, folder)
         run = _Run(process, progress)
         try:
-            exit_code = await run.to_end(b"".join(path + b"\0" for path in paths))
+            exit_code = await run.to_end(
+                b"".join(b"./" + path + b"\0" for path in paths)
+            )  # else # and ; begin comments
         finally:
             await protected(_stop(process))
         if exit_code in _WENT_THROUGH:

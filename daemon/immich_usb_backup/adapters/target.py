@@ -38,6 +38,7 @@ from immich_usb_backup.ports import Sink, Written
 T = TypeVar("T")
 
 _CHUNK = 1 << 20
+_NO_ORIGINALS_NS = 981_173_106_000_000_000  # 3 February 2001, 04:05:06 UTC
 _ROOT_ENTRIES = 20_000
 _READ_AT_MOST = 64 * _CHUNK
 _FLUSH_LOOK_SECONDS = 1.0
@@ -109,7 +110,14 @@ class DiskTargets:
 
     async def open(self, mount: Mount, *, marker_entry: str | None) -> DiskTarget:
         """Open or make the backup folder. Raises ``WrongDevice``, ``DiskReadOnly``, ``MarkerUnusable``."""
-        return await in_thread(lambda _: self._open(mount, marker_entry), what="Opening the backup folder")
+        opened: list[DiskTarget] = []
+        try:
+            await in_thread(lambda _: opened.append(self._open(mount, marker_entry)), what="Opening the backup folder")
+        except BaseException:  # cancelled: what the thread opened meanwhile would keep the disk busy
+            for target in opened:
+                await target.close()
+            raise
+        return opened[0]
 
     def _open(self, mount: Mount, marker_entry: str | None) -> DiskTarget:
         with self._errors(mount), _open_root(mount) as root:
@@ -142,13 +150,18 @@ class DiskTarget:
         self._present = present
         self._number = mount.partition.device_number
         self._lost: BackupError | None = None
+        self._at_work = 0
         self._written_before = bytes_written(self._number) or 0
         self.working_folder = f"/proc/self/fd/{folder.fd}"
 
     async def _do(self, what: str, work: Callable[[Pulse], T]) -> T:
         def guarded(pulse: Pulse) -> T:
-            with _translated(self._mount, self._present):
-                return work(pulse)
+            self._at_work += 1
+            try:
+                with _translated(self._mount, self._present):
+                    return work(pulse)
+            finally:
+                self._at_work -= 1
 
         return await in_thread(guarded, what=what)
 
@@ -172,8 +185,8 @@ class DiskTarget:
 
     def _names(self, folder: str) -> tuple[str, ...]:
         try:
-            with Descriptor.open(folder, at=self._folder.fd) as opened:
-                return tuple(sorted(os.listdir(opened.fd)))
+            with Descriptor.open(folder, at=self._folder.fd) as opened, os.scandir(opened.fd) as entries:
+                return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))
         except FileNotFoundError:
             return ()
 
@@ -229,6 +242,8 @@ class DiskTarget:
             return None
         digest = hashlib.sha256()
         with open(fd, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             while chunk := file.read(_CHUNK):
                 pulse.beat()
@@ -261,29 +276,46 @@ class DiskTarget:
 
     def _set_aside(self, folder: str, paths: tuple[bytes, ...], into: str, pulse: Pulse) -> int:
         at = self._folder.fd
+        moved = 0
         for path in paths:
             pulse.beat()
-            goal = _free_name(at, os.fsencode(into) + b"/" + path)
-            _make_folders(at, goal.rpartition(b"/")[0])
-            os.rename(os.fsencode(folder) + b"/" + path, goal, src_dir_fd=at, dst_dir_fd=at)
+            moved += _move(at, os.fsencode(folder) + b"/" + path, os.fsencode(into) + b"/" + path)
         for parent in sorted({parent for path in paths for parent in _parents(path)}, key=len, reverse=True):
+            pulse.beat()
             with suppress(OSError):  # not empty: it stays
                 os.rmdir(os.fsencode(folder) + b"/" + parent, dir_fd=at)
-        return len(paths)
+        return moved
+
+    async def distrust(self, folder: str, paths: Iterable[bytes]) -> None:
+        """Give files a time that no original has."""
+        await self._do("Marking what is in doubt", lambda pulse: self._distrust(os.fsencode(folder), paths, pulse))
+
+    def _distrust(self, folder: bytes, paths: Iterable[bytes], pulse: Pulse) -> None:
+        for path in paths:
+            pulse.beat()
+            with suppress(FileNotFoundError):
+                os.utime(folder + b"/" + path, ns=(_NO_ORIGINALS_NS, _NO_ORIGINALS_NS), dir_fd=self._folder.fd)
 
     async def clear_temporary(self, folder: str) -> None:
         """Remove the temporary files of a folder, with their folder. Missing is fine."""
         await self.clear(f"{folder}/{TEMPORARY}" if folder else TEMPORARY)
 
     async def clear(self, folder: str) -> None:
-        """Remove a flat folder of ours with the files in it. Missing is fine."""
-        for name in await self.names(folder):
-            await self.remove(folder, name)
-        await self._do("Removing a folder", lambda _: self._remove_folder(folder))
+        """Remove a folder of ours with all that is in it. Missing is fine."""
+        await self._do("Removing a folder", lambda pulse: self._clear(os.fsencode(folder), pulse))
 
-    def _remove_folder(self, path: str) -> None:
-        with suppress(FileNotFoundError):
-            os.rmdir(path, dir_fd=self._folder.fd)
+    def _clear(self, path: bytes, pulse: Pulse) -> None:
+        """Depth first, without recursion, each folder by its own descriptor."""
+        at = self._folder.fd
+        waiting = [path]
+        while waiting:
+            pulse.beat()
+            folders = _unlink_files(at, waiting[-1])
+            if folders:
+                waiting += folders
+                continue
+            with suppress(FileNotFoundError):
+                os.rmdir(waiting.pop(), dir_fd=at)
 
     async def facts(self, folder: str, paths: Iterable[bytes]) -> Mapping[bytes, FileFact]:
         """Size and time of those of the files that exist."""
@@ -342,15 +374,19 @@ class DiskTarget:
 
     def _flush(self, _: Pulse) -> None:
         try:
+            os.fsync(self._folder.fd)  # tells of lost metadata, which exFAT's sync_fs keeps to itself
             syncfs(self._folder.fd)
+            os.fsync(self._folder.fd)  # empties the drive's own cache, which syncfs does not on a volume once pulled
         except OSError as error:
             if not self._present():
                 raise DiskGone(f"{self._mount.partition.device_node} was unplugged while it was written to") from error
             raise FlushFailed(f"Data was lost on the way to the disk: {error.strerror}") from error
 
     async def close(self) -> None:
-        """Let go of the disk."""
-        self._folder.close()
+        """Let go of the disk. Where a call hangs in a dead disk the number stays taken: when it wakes up, it must not
+        meet another disk under it."""
+        if not self._at_work:
+            self._folder.close()
 
 
 @contextmanager
@@ -398,6 +434,41 @@ def _move_in(root: int, folder: int, waiting: str) -> None:
     os.fsync(folder)
 
 
+def _unlink_files(at: int, path: bytes) -> list[bytes]:
+    """Remove the files in a folder, or the file that stands in its place. Returns the folders in it."""
+    try:
+        folder = Descriptor.open(path, at=at)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        os.unlink(path, dir_fd=at)
+        return []
+    found: list[bytes] = []
+    with folder, os.scandir(folder.fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found.append(path + b"/" + os.fsencode(entry.name))
+            else:
+                os.unlink(entry.name, dir_fd=folder.fd)
+    return found
+
+
+_NOT_MOVABLE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EINVAL}
+
+
+def _move(at: int, path: bytes, goal: bytes) -> bool:
+    """Move a file without overwriting anything; whether it was possible."""
+    try:
+        free = _free_name(at, goal)
+        _make_folders(at, free.rpartition(b"/")[0])
+        os.rename(path, free, src_dir_fd=at, dst_dir_fd=at)
+    except OSError as error:
+        if error.errno not in _NOT_MOVABLE:
+            raise
+        return False
+    return True
+
+
 def _exists(at: int, path: bytes) -> bool:
     try:
         os.stat(path, dir_fd=at, follow_symlinks=False)
@@ -438,6 +509,10 @@ def _meaning(error: OSError, mount: Mount, *, present: bool) -> BackupError | OS
         return DiskFull(f"{node} is full")
     if error.errno == errno.EROFS:
         return DiskReadOnly(f"{node} cannot be written to: it is read-only")
+    if error.errno in {errno.ENOTDIR, errno.EISDIR}:
+        return MarkerUnusable(
+            f"In {BACKUP_FOLDER} on {node} a file stands where a folder must be, or the other way round"
+        )
     if error.errno == errno.EIO:
         return DiskFailing(f"{node} answers with errors: {error.strerror}")
     return error

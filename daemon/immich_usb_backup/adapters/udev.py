@@ -107,7 +107,10 @@ class UdevDevices:
     def _push(self, seen: PartitionSeen) -> None:
         number = seen.plug_in.device_number
         if seen.action is DeviceAction.REMOVE:
-            known = self._known.pop(number, None)
+            known = self._known.get(number)
+            if known is not None and self.present(known.plug_in):
+                return  # old news: another one is there by now, and was met in a look at everything
+            self._known.pop(number, None)
             seen = replace(known, action=DeviceAction.REMOVE) if known else seen
         else:
             self._known[number] = seen
@@ -185,7 +188,10 @@ def _transport(device: Any, action: DeviceAction) -> str:
 
 def _sequence(device: Any) -> int:
     """DISKSEQ, which the kernel raises with each plug-in; before kernel 5.15 the time when udev first saw it."""
-    text = _text(device, "DISKSEQ") or _text(device, "USEC_INITIALIZED")
+    text = _text(device, "DISKSEQ")
+    if not text.isdigit() and (found := _disk_sequence(Path(device.sys_path))) is not None:
+        return found  # udev before 251 has it on disks only, the kernel has it on all
+    text = text or _text(device, "USEC_INITIALIZED")
     return int(text) if text.isdigit() else 0
 
 

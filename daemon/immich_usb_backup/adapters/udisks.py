@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from immich_usb_backup.adapters.bus import Bus, Signal, variant
@@ -115,6 +116,10 @@ class UDisks:
         options = ",".join((*MOUNT_OPTIONS, "ro" if read_only else "rw"))
         try:
             (path,) = await self._act(partition, _FILESYSTEM, "Mount", MOUNT_SECONDS, {"options": options})
+        except DeadlineMissed:
+            with suppress(BackupError):  # it may be mounted yet, and nobody would know
+                await self.unmount(partition)
+            raise
         except BusCallFailed as error:
             if error.name.endswith(".AlreadyMounted") and (there := mount_points(partition.device_number)):
                 return self._existing(partition, there[-1])
@@ -152,6 +157,12 @@ class UDisks:
                 raise UnmountBusy(f"{partition.device_node} is still mounted, though UDisks2 says it is not")
             self._changed.clear()
             await _wait_event(self._changed, 0.1)
+
+    async def is_mounted(self, uuid: str) -> bool:
+        """Whether anybody has this file system mounted."""
+        (objects,) = await self._bus.call(_NAME, _ROOT, _MANAGER, "GetManagedObjects")
+        blocks = [interfaces.get(_BLOCK, {}) for interfaces in objects.values()]
+        return any(mount_points(int(block["DeviceNumber"])) for block in blocks if block.get("IdUUID") == uuid)
 
     async def left_mounted(self, uuid: str) -> Partition | None:
         """The partition with this file system, where a run of this user left it mounted."""

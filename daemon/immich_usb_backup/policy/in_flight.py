@@ -29,7 +29,20 @@ def decode(content: bytes) -> frozenset[bytes] | None:
         return frozenset()
     if not content.endswith(b"\0" + _END):
         return None
-    return frozenset(content[:-2].split(b"\0"))
+    found = frozenset(content[:-2].split(b"\0"))
+    return None if b"" in found else found  # clusters that were never written read as zeros
+
+
+def lists_of(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The lists of one library folder among ``names``, the oldest first."""
+    numbered = [(int(number), name) for name in names if (number := name.removeprefix(folder + ".")).isdecimal()]
+    return tuple(name for _, name in sorted(numbered))
+
+
+def next_list(folder: str, names: Iterable[str]) -> str:
+    """A name that no list has. A new list never replaces the old one: a rename over a file is two steps on exFAT."""
+    taken = lists_of(folder, names)
+    return f"{folder}.{int(taken[-1].rpartition('.')[2]) + 1 if taken else 1}"
 
 
 def batches(copy: Mapping[bytes, FileFact]) -> Iterator[dict[bytes, FileFact]]:

@@ -12,6 +12,7 @@ def of_plan(stage: Stage, source: Tree, on_disk: Tree, plan: MirrorPlan) -> tupl
     """What is known before the copying: doubt, names that do not fit, a source or a disk that is not whole."""
     found = (
         _doubted(stage, plan),
+        _changed(stage, plan),
         _skipped(stage, plan),
         _unreadable_source(stage, source),
         _kept(stage, plan),
@@ -25,8 +26,16 @@ def of_copy(stage: Stage, check: CopyCheck) -> tuple[Finding, ...]:
     return tuple(finding for finding in (_failed(stage, check), _vanished(stage, check)) if finding is not None)
 
 
-def of_removal(stage: Stage, moved: int, into: str) -> tuple[Finding, ...]:
-    """What was moved aside because the source no longer has it."""
+def of_removal(stage: Stage, moved: int, wanted: int, into: str) -> tuple[Finding, ...]:
+    """What was moved aside because the source no longer has it, and what could not be."""
+    if moved < wanted:
+        message = f"{counted(wanted - moved, 'file')} in {stage.value} on the disk could not be moved to {into}"
+        hint = "Look at the folder deleted on the disk: does a file stand where a folder must be?"
+        return (
+            Finding(
+                code="not-moved-aside", severity=Severity.PARTIAL, message=message, hint=hint, count=wanted - moved
+            ),
+        )
     if not moved:
         return ()
     message = f"{counted(moved, 'file')} that Immich no longer has in {stage.value} went to {into} on the disk"
@@ -36,12 +45,26 @@ def of_removal(stage: Stage, moved: int, into: str) -> tuple[Finding, ...]:
 def _doubted(stage: Stage, plan: MirrorPlan) -> Finding | None:
     if not plan.doubted:
         return None
-    verb = "is" if plan.doubted == 1 else "are"
+    verb = "is" if len(plan.doubted) == 1 else "are"
     message = (
-        f"{counted(plan.doubted, 'file')} in {stage.value} of a run that was cut off {verb} copied again, "
+        f"{counted(len(plan.doubted), 'file')} in {stage.value} of a run that was cut off {verb} copied again, "
         "to be sure of the content"
     )
-    return Finding(code="copied-again", severity=Severity.NOTE, message=message, count=plan.doubted)
+    return Finding(code="copied-again", severity=Severity.NOTE, message=message, count=len(plan.doubted))
+
+
+def _changed(stage: Stage, plan: MirrorPlan) -> Finding | None:
+    if not plan.changed:
+        return None
+    message = f"{counted(len(plan.changed), 'original')} in {stage.value} changed in size, which Immich never does"
+    emptied = f", {plan.emptied:,} of them to nothing" if plan.emptied else ""
+    return about_files(
+        "originals-changed",
+        Severity.PARTIAL if plan.emptied else Severity.NOTE,
+        f"{message}{emptied}; the disk's old copies are kept in deleted/",
+        ((path, "") for path in plan.changed),
+        hint="Look at these files on the server: are they damaged? The old copies are on the disk.",
+    )
 
 
 def _skipped(stage: Stage, plan: MirrorPlan) -> Finding | None:

@@ -52,8 +52,9 @@ class MirrorPlan:
 
     ``copy`` maps each path to its size; ``clearing`` must leave before the copying, because a file stands where a
     folder has to be or the other way round; ``remove`` leaves after it. ``skipped`` cannot be stored: path and reason.
-    ``replaced`` has the present sizes of the files on the disk that are copied anew; ``doubted`` counts those among them
-    that look right and are not trusted. ``kept_reason`` tells why nothing may be removed, empty where it may.
+    ``replaced`` has the present sizes of the files on the disk that are copied anew; ``doubted`` are those on the disk
+    that look right and are not trusted. ``changed`` are originals on the disk whose size is another now, which Immich
+    never does: they are set aside before the copying; ``emptied`` of them have no content any more in the source. ``kept_reason`` tells why nothing may be removed, empty where it may.
     """
 
     copy: Mapping[bytes, FileFact]
@@ -62,7 +63,9 @@ class MirrorPlan:
     skipped: tuple[tuple[bytes, str], ...]
     unchanged: int
     replaced: Mapping[bytes, int] = field(default_factory=dict)
-    doubted: int = 0
+    doubted: tuple[bytes, ...] = ()
+    changed: tuple[bytes, ...] = ()
+    emptied: int = 0
     kept_reason: str = ""
 
     @property
@@ -94,7 +97,8 @@ def plan_mirror(source: Tree, target: Tree, *, doubtful: frozenset[bytes] = froz
     different = {f for f, path in chosen.items() if not _same(source.files[path], target, on_disk.get(f))}
     doubted = (in_doubt & chosen.keys()) - different
     copy = {chosen[folded]: source.files[chosen[folded]] for folded in different | doubted}
-    gone = tuple(sorted(path for folded, path in on_disk.items() if folded not in chosen))
+    gone = _gone(on_disk, chosen, source)
+    changed = {f for f in different if f in on_disk and _is_another(source.files[chosen[f]], target, on_disk[f])}
     clearing = _in_the_way(gone, chosen)
     kept = _why_keep(source, target)
     return MirrorPlan(
@@ -103,10 +107,28 @@ def plan_mirror(source: Tree, target: Tree, *, doubtful: frozenset[bytes] = froz
         remove=() if kept else tuple(path for path in gone if path not in clearing),
         skipped=skipped,
         unchanged=len(chosen) - len(copy),
-        replaced={chosen[f]: target.files[on_disk[f]].size for f in different | doubted if f in on_disk},
-        doubted=len(doubted),
+        replaced={chosen[f]: target.files[on_disk[f]].size for f in (different | doubted) - changed if f in on_disk},
+        doubted=tuple(sorted(on_disk[f] for f in doubted if f in on_disk)),
+        changed=tuple(sorted(on_disk[f] for f in changed)),
+        emptied=sum(source.files[chosen[f]].size == 0 for f in changed),
         kept_reason=f"{kept}; {counted(len(gone), 'file')} that it lacks stay on the disk" if kept else "",
     )
+
+
+def _gone(on_disk: Mapping[str, bytes], chosen: Mapping[str, bytes], source: Tree) -> tuple[bytes, ...]:
+    """What lies on the disk and not in the source. What lies behind a link in the source is not gone: it was moved to
+    another disk of the server."""
+    links = {fold(path) for path, _ in source.others}
+    behind = {f for f in on_disk if f in links or any(parent in links for parent in _parents(f))} if links else set()
+    return tuple(sorted(path for folded, path in on_disk.items() if folded not in chosen and folded not in behind))
+
+
+_REWRITTEN = (b".xmp", IMMICH_MARK)
+"""What Immich itself writes anew: sidecars and its mark."""
+
+
+def _is_another(fact: FileFact, target: Tree, stored: bytes) -> bool:
+    return target.files[stored].size != fact.size and not stored.lower().endswith(_REWRITTEN)
 
 
 def _choose(source: Tree, target: Tree) -> tuple[dict[str, bytes], tuple[tuple[bytes, str], ...]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from immich_usb_backup.model import TEMPORARY
+
 FORBIDDEN = frozenset('"*/:<>?\\|')
 LONGEST = 255
 
@@ -32,6 +34,8 @@ def name_problem(name: bytes) -> str | None:
 def path_problem(path: bytes) -> str | None:
     """Why exFAT cannot hold this relative path, or None. Names the folder where the trouble lies in one."""
     *folders, name = path.split(b"/")
+    if fold((folders or [name])[0]) == fold(TEMPORARY.encode()):
+        return "the backup needs this name for itself"
     for folder in folders:
         if problem := _folder_problem(folder):
             return f"in its folder's name: {problem}"

@@ -34,6 +34,10 @@ class RunContext:
         """Keep what was noticed."""
         self.findings.extend(findings)
 
+    def show_flush(self, written: int) -> None:
+        """Tell the watchers how much is left to be written out, by the bytes that the device has written."""
+        self.show(Stage.FLUSH, done=min(written, self.bytes_copied), total=self.bytes_copied)
+
     def show(self, stage: Stage, *, done: int = 0, total: int = 0, current: str = "") -> None:
         """Tell the watchers how far the run is."""
         percent = min(100, 100 * done // total) if total else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from immich_usb_backup.policy import in_flight, library_findings
 from immich_usb_backup.policy.mirror import CopyCheck, FileFact, MirrorPlan, Tree, check_copy, explain, plan_mirror
 from immich_usb_backup.policy.outcome import finding_of
 from immich_usb_backup.policy.text import counted, size, utc_stamp
-from immich_usb_backup.ports import CopyResult
+from immich_usb_backup.ports import CopyResult, Sink
 from immich_usb_backup.stages.context import Work
 
 ATTEMPTS = 2
@@ -58,11 +58,11 @@ async def survey(work: Work) -> Survey:
 
 async def _in_doubt(work: Work, stage: Stage, there: Tree) -> frozenset[bytes]:
     """The files that a run was copying when it was cut off; all of them where its list is not whole."""
-    content = await work.target.read(IN_FLIGHT, stage.value)
-    if content is None:
-        return frozenset()
-    listed = in_flight.decode(content)
-    return frozenset(there.files) if listed is None else listed
+    found: frozenset[bytes] = frozenset()
+    for name in in_flight.lists_of(stage.value, await work.target.names(IN_FLIGHT)):
+        listed = in_flight.decode(await work.target.read(IN_FLIGHT, name) or b"")
+        found |= frozenset(there.files) if listed is None else listed
+    return found
 
 
 async def _judge_room(work: Work, needed: int) -> None:
@@ -89,11 +89,14 @@ async def back_up_folder(work: Work, stage: Stage, seen: Survey) -> StageReport:
     run.note(*library_findings.of_plan(stage, source, seen.on_disk[stage], plan))
     await work.target.make_folder(stage.value)
     aside = f"deleted/{utc_stamp(run.started)[:8]}/{stage.value}"
-    await work.target.set_aside(stage.value, plan.clearing, into=aside)
+    cleared = await work.target.set_aside(stage.value, (*plan.clearing, *plan.changed), into=aside)
+    await work.target.distrust(stage.value, plan.doubted)
     check = await _copy(work, stage, source_folder, plan, seen.doubtful[stage])
-    run.beyond_doubt.add(stage)
-    moved = len(plan.clearing) + await work.target.set_aside(stage.value, plan.remove, into=aside)
-    run.note(*library_findings.of_copy(stage, check), *library_findings.of_removal(stage, moved, aside))
+    if not (plan.kept_reason and seen.doubtful[stage] - plan.copy.keys()):
+        run.beyond_doubt.add(stage)  # else the source lacks what is in doubt, and may only be away
+    moved = cleared - len(plan.changed) + await work.target.set_aside(stage.value, plan.remove, into=aside)
+    wanted = len(plan.clearing) + len(plan.remove)
+    run.note(*library_findings.of_copy(stage, check), *library_findings.of_removal(stage, moved, wanted, aside))
     return StageReport(
         stage=stage,
         seconds=run.ports.clock.monotonic() - began,
@@ -116,9 +119,8 @@ async def _copy(
     whole = CopyCheck(files=0, size=0, again=(), vanished=())
     for number, batch in enumerate(in_flight.batches(plan.copy)):
         if number:
-            await work.target.flush(lambda _: None)
-        listed = in_flight.encode(sorted(batch.keys() | doubtful))
-        await work.target.write(IN_FLIGHT, stage.value, lambda sink, listed=listed: sink.write(listed))  # type: ignore[misc]
+            await work.target.flush(work.run.show_flush)
+        await _list_in_flight(work, stage, batch.keys() | doubtful)
         check = await _copy_batch(work, stage, source_folder, batch)
         doubtful -= batch.keys()
         whole = CopyCheck(
@@ -128,6 +130,19 @@ async def _copy(
             vanished=whole.vanished + check.vanished,
         )
     return whole
+
+
+async def _list_in_flight(work: Work, stage: Stage, paths: Iterable[bytes]) -> None:
+    """Put a new list beside the old ones, and then remove these."""
+    there = await work.target.names(IN_FLIGHT)
+    content = in_flight.encode(sorted(paths))
+    await work.target.write(IN_FLIGHT, in_flight.next_list(stage.value, there), lambda sink: _write(sink, content))
+    for name in in_flight.lists_of(stage.value, there):
+        await work.target.remove(IN_FLIGHT, name)
+
+
+def _write(sink: Sink, content: bytes) -> None:
+    sink.write(content)
 
 
 async def _copy_batch(work: Work, stage: Stage, source_folder: Path, batch: Mapping[bytes, FileFact]) -> CopyCheck:

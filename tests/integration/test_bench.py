@@ -1,0 +1,29 @@
+"""The benchmark runs and prints its figures; what they say is for bench/README.md."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import host
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIGURES = {
+    *("wall_seconds", "bare_rsync_seconds", "ratio", "own_cpu_seconds", "own_cpu_share"),
+    *("idle_memory_kb", "peak_memory_kb", "idle_wakeups_in_0.2_s"),
+}
+
+
+@pytest.mark.host
+@pytest.mark.skipif(host.unavailable() is not None, reason=str(host.unavailable()))
+def test_the_benchmark_prints_its_figures() -> None:
+    options = ["--files=5", "--kilobytes=10", "--rounds=1", "--idle-seconds=0.2"]
+    command = [sys.executable, "-m", "bench.pipeline", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = {name: float(value) for name, _, value in (line.rpartition(" ") for line in done.stdout.splitlines())}
+    assert {name.strip() for name in figures} >= FIGURES
+    assert all(value >= 0 for value in figures.values())
