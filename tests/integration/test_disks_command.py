@@ -178,16 +178,23 @@ def test_without_any_disk_it_says_what_to_do(command: Command) -> None:
     assert (command.run("--json").returncode, command.run("--json").stdout) == (75, "[]\n")
 
 
-def test_hostile_names_are_printed_harmlessly(command: Command) -> None:
-    def hostile(root: Path) -> None:
-        (root / "immich-server-backups.toml").write_text('name = "\\u001b[31mRed\\r\\n/dev/sda  \\u202egood"\n')
+HOSTILE_LABEL = f"{ESCAPE}[2J\nevil"
 
-    label = f"{ESCAPE}[2J\nevil"
-    with exfat(command, label, hostile) as device:
+
+def hostile(root: Path) -> None:
+    """For ``populate``: a marker whose name would be another disk's line."""
+    (root / "immich-server-backups.toml").write_text('name = "\\u001b[31mRed\\r\\n/dev/sda  \\u202egood"\n')
+
+
+@pytest.mark.parametrize(
+    ("populate", "title"), [(hostile, "\\u001b[31mRed"), (photos, "\\u001b[2J\\nevil")], ids=["name", "label"]
+)
+def test_hostile_names_are_printed_harmlessly(command: Command, populate: Callable[[Path], object], title: str) -> None:
+    with exfat(command, HOSTILE_LABEL, populate) as device:
         done = command.run()
         assert not set(done.stdout) & {ESCAPE, "\r", "\u202e"}
         said = command.about(device)
-        assert "\\u001b[31mRed" in said.splitlines()[0]
+        assert f"'{title}" in said.splitlines()[0]
         assert not any(line.startswith("/dev/sda") for line in done.stdout.splitlines())
         assert "label \\u001b[2J\\nevil, UUID" in said
-        assert command.json_about(device)["label"] == label
+        assert command.json_about(device)["label"] == HOSTILE_LABEL
