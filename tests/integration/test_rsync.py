@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.support.fakes import World
 
 from immich_usb_backup.adapters.rsync import Rsync
 from immich_usb_backup.errors import CommandFailed
 from immich_usb_backup.ports import CopyResult, Target
+from tests.support.fakes import World
 
 ODD = [b"#kids/a", b";b", b"-c", b"--server", b" d", b"e\nf", b"g:h", b"[i]*?", b"caf\xe9", b"deep/er/#j", b"empty"]
 
