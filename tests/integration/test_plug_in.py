@@ -107,7 +107,8 @@ async def test_everything_lies_on_the_disk_and_a_second_plug_in_copies_nothing(s
         assert (backup / "database" / dump.name).read_bytes() == dump.read_bytes()
         (archive,) = (backup / "config").iterdir()
         with zipfile.ZipFile(archive) as opened:
-            assert {Path(name).name for name in opened.namelist()} == {".env", "docker-compose.yml", "hwaccel.yml"}
+            found = {Path(name).name for name in opened.namelist()}
+            assert found == {"readme.txt", ".env", "docker-compose.yml", "hwaccel.yml"}
         assert not list(backup.rglob(".partial"))
 
 
