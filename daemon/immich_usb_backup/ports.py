@@ -33,6 +33,9 @@ class Devices(Protocol):
     def present(self, plug_in: PlugIn) -> bool:
         """Whether this very plug-in is still in the machine."""
 
+    async def gone(self, plug_in: PlugIn, *, seconds: float) -> bool:
+        """Whether it has left the machine, or does so within ``seconds``."""
+
 
 class Disks(Protocol):
     """Mounting, through UDisks2. All calls have deadlines of their own."""

@@ -53,6 +53,9 @@ from immich_usb_backup.stages.context import RunContext, Work
 from immich_usb_backup.stages.database import back_up_database
 from immich_usb_backup.stages.library import back_up_folder, survey
 
+PULL_SECONDS = 2.0
+"""How long the news of a pulled disk may take after its first errors."""
+
 
 @dataclass(slots=True)
 class Stop:
@@ -163,6 +166,7 @@ class _Run:
         """Begin, work, conclude, tell."""
         with bound_contextvars(run=self._run.run_id, disk=self._run.disk.name):
             await self._work()
+            await _finish(self._was_it_pulled())
             report = self._conclude()
             await _finish(announce(report, self._ports))
             return report
@@ -193,6 +197,14 @@ class _Run:
         except Exception as error:  # noqa: BLE001  # a bug must end in an unmounted disk and a message, not in silence
             self._ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
             self._run.note(_bug(error))
+
+    async def _was_it_pulled(self) -> None:
+        """A disk that is pulled answers with errors for a moment before it is gone: then the errors are not its fault."""
+        if (self._flushed and self._unmounted) or conclude(self._run.findings) is not Outcome.FAILED:
+            return
+        if await self._ports.devices.gone(self._seen.plug_in, seconds=PULL_SECONDS):
+            node = self._seen.device_node
+            self._note_once(finding_of(DiskGone(f"{node} was unplugged before the backup was finished")))
 
     @property
     def _done_with_disk(self) -> bool:

@@ -137,6 +137,11 @@ class FakeDevices:
         """As the kernel has it."""
         return plug_in in self.plugged
 
+    async def gone(self, plug_in: PlugIn, *, seconds: float) -> bool:
+        """A test lets it vanish at this step where it wants to."""
+        await self._script.at("devices.gone")
+        return not self.present(plug_in)
+
     def plug(self, stick: Stick, action: DeviceAction = DeviceAction.ADD) -> None:
         """Plug it in."""
         self.plugged[stick.seen.plug_in] = stick

@@ -175,6 +175,11 @@ def _fail_flush(world: World, stick: Stick) -> None:
     world.script.fail("target.flush", FlushFailed("data was lost"))
 
 
+def _fail_flush_and_vanish(world: World, stick: Stick) -> None:
+    _fail_flush(world, stick)
+    world.script.do_at("devices.gone", lambda: world.devices.pull(stick, tell=False))
+
+
 def _fail_flush_slowly(world: World, stick: Stick) -> None:
     world.script.fail("target.flush", DeadlineMissed("the disk does not get on"))
 
@@ -212,6 +217,7 @@ def _pull_after_flush(world: World, stick: Stick) -> None:
     ("misfortune", "outcome", "safe"),
     [
         (_fail_flush, Outcome.FAILED, True),
+        (_fail_flush_and_vanish, Outcome.INTERRUPTED, False),
         (_fail_flush_slowly, Outcome.FAILED, True),
         (_break_flush, Outcome.FAILED, True),
         (_keep_busy, Outcome.PARTIAL, False),

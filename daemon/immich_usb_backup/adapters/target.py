@@ -43,7 +43,7 @@ _ROOT_ENTRIES = 20_000
 _READ_AT_MOST = 64 * _CHUNK
 _FLUSH_LOOK_SECONDS = 1.0
 _FLUSH_STALL_SECONDS = 600.0
-_DEAD = {errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.ENOTCONN}
+_DEAD = {errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.ENOTCONN, errno.ECONNABORTED}
 
 
 class HashingWriter:
@@ -357,6 +357,8 @@ class DiskTarget:
         finally:
             if not flushing.done():
                 flushing.cancel()
+            elif not flushing.cancelled():
+                flushing.exception()  # looked at, whatever ended the watch: else asyncio complains in the journal
         await self.check()
 
     async def _watch_flush(self, flushing: asyncio.Future[None], progress: Callable[[int], None]) -> None:
@@ -378,7 +380,7 @@ class DiskTarget:
             syncfs(self._folder.fd)
             os.fsync(self._folder.fd)  # empties the drive's own cache, which syncfs does not on a volume once pulled
         except OSError as error:
-            if not self._present():
+            if not self._present() or error.errno in _DEAD:
                 raise DiskGone(f"{self._mount.partition.device_node} was unplugged while it was written to") from error
             raise FlushFailed(f"Data was lost on the way to the disk: {error.strerror}") from error
 

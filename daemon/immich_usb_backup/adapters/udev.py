@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from immich_usb_backup.ports import Log
 
 _SECTOR = 512
 _READ_AT_ONCE = 256
+_GONE_LOOK_SECONDS = 0.1
 _HEX = re.compile(rb"\\x([0-9a-fA-F]{2})")
 _ACTIONS = {"add": DeviceAction.ADD, "remove": DeviceAction.REMOVE}
 _BLOCK_NUMBERS = Path("/sys/dev/block")
@@ -51,6 +53,15 @@ class UdevDevices:
             return False
         sequence = _disk_sequence(device)
         return sequence is None or sequence == plug_in.disk_sequence
+
+    async def gone(self, plug_in: PlugIn, *, seconds: float) -> bool:
+        """Whether it has left the machine, or does so within ``seconds``: a pulled disk fails before it is gone."""
+        deadline = time.monotonic() + seconds
+        while self.present(plug_in):
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(_GONE_LOOK_SECONDS)
+        return True
 
     def presence(self, device_number: int) -> Callable[[], bool]:
         """Tells, whenever it is called, whether what has this number now is still there (and not another in its place)."""
