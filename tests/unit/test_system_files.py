@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from immich_usb_backup import config
+from immich_usb_backup.adapters.file_systems import CHECK_SECONDS
+from immich_usb_backup.policy.file_system import EXIT_CODES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEMD = REPOSITORY / "systemd"
@@ -24,6 +26,8 @@ DAEMON = "immich-usb-backup.service"
 NOTIFIER = "immich-usb-backup-notifier.service"
 NOTIFIER_PATH = "immich-usb-backup-notifier.path"
 AGENT = "immich-usb-backup-agent.service"
+CHECK = "immich-usb-backup-check@.service"
+REPAIR = "immich-usb-backup-repair@.service"
 STATE = "/var/lib/immich-usb-backup"
 BUS_NAME = "io.github.immich_usb_backup1"
 
@@ -67,7 +71,7 @@ def units(tmp_path: Path) -> Path:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [DAEMON, NOTIFIER, NOTIFIER_PATH])
+@pytest.mark.parametrize("unit", [DAEMON, NOTIFIER, NOTIFIER_PATH, CHECK, REPAIR])
 def test_system_units_are_valid(units: Path, unit: str) -> None:
     done = run("systemd-analyze", "verify", "--recursive-errors=no", units / unit)
     assert (done.returncode, done.stderr) == (0, "")
@@ -81,7 +85,7 @@ def test_the_user_unit_is_valid(units: Path, tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize(("unit", "tenths"), [(DAEMON, 15), (NOTIFIER, 11)])
+@pytest.mark.parametrize(("unit", "tenths"), [(DAEMON, 15), (NOTIFIER, 11), (CHECK, 4), (REPAIR, 4)])
 def test_system_units_are_locked_down(units: Path, unit: str, tenths: int) -> None:
     done = run("systemd-analyze", "security", "--offline=true", f"--threshold={tenths}", "--no-pager", units / unit)
     assert done.returncode == 0, done.stdout
@@ -175,6 +179,45 @@ def test_the_agent_belongs_to_graphical_sessions() -> None:
     unit = directives(AGENT)
     assert unit["PartOf"] == unit["WantedBy"] == ["graphical-session.target"]
     assert unit["RestrictAddressFamilies"] == ["AF_UNIX"]
+
+
+@pytest.mark.parametrize(("unit", "leave"), [(CHECK, "r"), (REPAIR, "rw")])
+def test_a_check_reaches_one_device_as_nobody(unit: str, leave: str) -> None:
+    found = directives(unit)
+    assert found["DevicePolicy"] == ["closed"]
+    assert found["DeviceAllow"] == [f"/dev/%I {leave}"]
+    assert found["DynamicUser"] == found["PrivateNetwork"] == found["NoNewPrivileges"] == ["yes"]
+    assert found["SupplementaryGroups"] == ["disk"]
+    assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == [""]
+    assert "User" not in found
+    assert "ReadWritePaths" not in found
+    assert "PrivateDevices" not in found, "it would hide the disk"
+
+
+@pytest.mark.parametrize("unit", [CHECK, REPAIR])
+def test_the_answer_of_a_check_stays_until_it_is_read(unit: str) -> None:
+    found = directives(unit)
+    assert found["Type"] == ["oneshot"]
+    assert found["RemainAfterExit"] == ["yes"]
+    assert found["NotifyAccess"] == ["main"]
+    codes = {int(code) for code in found["SuccessExitStatus"][0].split()}
+    assert codes | {0} == set(EXIT_CODES.values())
+
+
+def test_check_and_repair_differ_in_the_leave_to_write_only() -> None:
+    check, repair = directives(CHECK), directives(REPAIR)
+    assert {name for name in check.keys() | repair.keys() if check.get(name) != repair.get(name)} == {
+        "Description",
+        "ExecStart",
+        "DeviceAllow",
+    }
+    assert check["ExecStart"] == ["/usr/local/bin/immich-usb-backup check-file-system /dev/%I"]
+    assert repair["ExecStart"] == ["/usr/local/bin/immich-usb-backup check-file-system --repair /dev/%I"]
+
+
+def test_the_units_give_up_after_the_daemon() -> None:
+    (minutes,) = re.findall(r"^(\d+)min$", directives(CHECK)["TimeoutStartSec"][0])
+    assert int(minutes) * 60 > CHECK_SECONDS
 
 
 def test_users_and_folders_fit_the_units() -> None:
@@ -288,6 +331,52 @@ def test_polkit_allows_the_daemon_nothing_else() -> None:
     assert set(polkit_says(questions)) == {None}
 
 
+UNITS = "org.freedesktop.systemd1.manage-units"
+
+
+@needs_node
+def test_polkit_lets_the_daemon_start_and_stop_the_checks() -> None:
+    units = [
+        f"immich-usb-backup-{what}@{name}.service" for what in ("check", "repair") for name in ("sda1", r"dm\x2d0")
+    ]
+    details = [{"unit": unit, "verb": verb} for unit in units for verb in ("start", "stop")]
+    assert set(polkit_says([("immich-usb-backup", UNITS, detail) for detail in details])) == {"yes"}
+    for user in ("immich-usb-backup-notify", "alice", "root"):
+        assert set(polkit_says([(user, UNITS, detail) for detail in details])) == {None}
+
+
+@needs_node
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "immich-usb-backup.service",
+        "immich-usb-backup-check@.service",
+        "immich-usb-backup-check.service",
+        "immich-usb-backup-check@disk-x.service",
+        "immich-usb-backup-check@..service",
+        "immich-usb-backup-check@sda1.service.d",
+        "immich-usb-backup-check@sda1.service\n",
+        "x-immich-usb-backup-check@sda1.service",
+        "immich-usb-backup-format@sda1.service",
+        "immich-usb-backup-check@sda1.mount",
+        r"immich-usb-backup-check@\x2f.service",
+        "ssh.service",
+        "",
+    ],
+)
+def test_polkit_lets_the_daemon_start_no_other_unit(unit: str) -> None:
+    details = [{"unit": unit, "verb": verb} for verb in ("start", "stop")]
+    assert set(polkit_says([("immich-usb-backup", UNITS, detail) for detail in details])) == {None}
+
+
+@needs_node
+@pytest.mark.parametrize("verb", ["restart", "kill", "set-property", "clean", "freeze", "reset-failed", "started", ""])
+def test_polkit_lets_the_daemon_do_nothing_else_with_the_checks(verb: str) -> None:
+    unit = "immich-usb-backup-check@sda1.service"
+    details: list[dict[str, str]] = [{"unit": unit, "verb": verb}, {"unit": unit}, {"verb": verb}]
+    assert set(polkit_says([("immich-usb-backup", UNITS, detail) for detail in details])) == {None}
+
+
 @needs_node
 def test_polkit_changes_nothing_for_anybody_else() -> None:
     users = ("immich-usb-backup-notify", "immich", "root", "alice", "immich-usb-backup ", "")
@@ -316,16 +405,23 @@ def test_only_the_daemon_and_root_may_own_the_name() -> None:
     assert {rule.get("own") for rule in policy.iter("allow") if rule.get("own")} == {BUS_NAME}
 
 
-def test_everybody_may_look_and_nobody_may_change() -> None:
+def _may_send(sections: list[ElementTree.Element]) -> set[tuple[str | None, str | None]]:
+    rules = (rule for section in sections for rule in section.iter("allow") if rule.get("send_destination"))
+    return {(rule.get("send_interface"), rule.get("send_member")) for rule in rules}
+
+
+def test_everybody_may_look_and_only_root_may_change() -> None:
     policy = ElementTree.parse(SYSTEMD / f"{BUS_NAME}.conf").getroot()
-    sent = {(rule.get("send_interface"), rule.get("send_member")) for rule in policy.iter("allow")} - {(None, None)}
-    assert sent == {
+    assert _may_send(policy.findall("policy[@context='default']")) == {
         (f"{BUS_NAME}.Manager", "GetState"),
         ("org.freedesktop.DBus.Introspectable", "Introspect"),
         ("org.freedesktop.DBus.Properties", "Get"),
         ("org.freedesktop.DBus.Properties", "GetAll"),
         ("org.freedesktop.DBus.Peer", None),
     }
+    asked_for = {(f"{BUS_NAME}.Manager", member) for member in ("Plan", "Backup", "Approve", "Adopt")}
+    assert _may_send(policy.findall("policy[@user='root']")) == asked_for
+    assert _may_send(policy.findall("policy[@user='immich-usb-backup']")) == set()
     assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
 
 
@@ -408,12 +504,21 @@ def test_wrong_usage_is_said_and_nothing_done(arguments: tuple[str, ...]) -> Non
 
 def test_every_system_file_is_installed() -> None:
     script = INSTALL.read_text()
-    for name in ("daemon", "mailer", "outbox", "agent"):
+    for name in ("daemon", "mailer", "outbox", "agent", "checker", "repairer"):
         value = re.search(rf"^readonly {name}=(\S+)$", script, re.MULTILINE)
         assert value is not None
         script = script.replace(f"${name}", value[1])
     for path in (*SYSTEMD.iterdir(), RULE):
         assert path.name in script, f"{path.name} is not installed"
+
+
+def test_the_leave_to_start_units_comes_after_them_and_goes_before_them() -> None:
+    """From 256 on, systemd asks the same of one who makes a unit of that name; a unit that exists cannot be made."""
+    script = INSTALL.read_text()
+    table = script[script.index("readonly files=(") :]
+    assert table.index("$checker") < table.index("$repairer") < table.index("50-immich-usb-backup.rules")
+    loop = "for ((index = ${#files[@]} - 1; index > 0; index -= 2))"
+    assert loop in script[script.index("uninstall_everything() {") :]
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")

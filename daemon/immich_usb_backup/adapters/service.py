@@ -45,6 +45,11 @@ class Service:
         line = printable(text)[:_LONGEST_STATUS].encode("ascii", "replace").decode("ascii")
         self._notifier.notify(f"STATUS={line}")
 
+    def close(self) -> None:
+        """Nothing more will be said."""
+        if self._notifier.socket is not None:
+            self._notifier.socket.close()
+
     async def feed_watchdog(self, healthy: Callable[[], bool]) -> None:
         """Tell systemd that we are alive, from the loop and only while ``healthy``; returns at once where it does not
         ask. A loop that hangs does not get here, and systemd starts the service again."""
