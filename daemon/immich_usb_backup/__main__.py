@@ -19,6 +19,11 @@ COMMANDS = {
     "check-config": "find all mistakes in the configuration",
     "disks": "show what is plugged in and whether it would be backed up to",
     "history": "show the last runs",
+    "plan": "show what a backup to a disk would do now, and change nothing",
+    "backup": "back up to a disk that is plugged in, though it had its run",
+    "approve": "let the deletions go ahead that are held back for a disk",
+    "adopt": "take over a disk that carries another server's backup",
+    "check-file-system": "check an exFAT file system, and repair it (units of their own run this)",
 }
 
 
@@ -52,7 +57,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="immich-usb-backup",
         description="Plug a USB disk in, and your Immich library is on it: copied, unmounted, told.",
         epilog="Exit codes: 0 done; 1 a problem was found; 69 something needed is not there; 70 a bug; "
-        "75 no eligible disk is here; 78 the configuration has mistakes.",
+        "75 the disk, or any eligible disk, is not here; 78 the configuration has mistakes.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -22,6 +22,7 @@ from immich_usb_backup.errors import BusCallFailed, BusLost, DeadlineMissed
 CALL_SECONDS = 25.0
 """What D-Bus itself takes for a sensible deadline of one call."""
 
+_GRACE_SECONDS = 0.2
 _DBUS = "org.freedesktop.DBus"
 
 SignalHandler = Callable[["Signal"], None]
@@ -68,8 +69,8 @@ def variant(value: Any) -> Variant:
     if isinstance(value, float):
         return Variant("d", value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return Variant("as", [_sendable(str(item)) for item in value])
-    return Variant("s", _sendable(str(value)))
+        return Variant("as", [sendable(str(item)) for item in value])
+    return Variant("s", sendable(str(value)))
 
 
 def typed(signature: str, value: Any) -> Variant:
@@ -82,8 +83,8 @@ def variants(values: Mapping[str, Any]) -> dict[str, Variant]:
     return {key: variant(value) for key, value in values.items() if value is not None}
 
 
-def _sendable(text: str) -> str:
-    """D-Bus strings are UTF-8 without NUL."""
+def sendable(text: str) -> str:
+    """As D-Bus can carry it: UTF-8 without NUL."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
 
 
@@ -131,6 +132,8 @@ class Bus:
 
     async def close(self) -> None:
         """Hang up."""
+        if self._tasks:  # what has been answered goes out
+            await asyncio.wait(self._tasks, timeout=_GRACE_SECONDS)
         for task in self._tasks:
             task.cancel()
         self._connection.disconnect()
@@ -268,7 +271,14 @@ class Bus:
             body = list(await method.handler(*unpack(list(message.body))))
             reply = Message.new_method_return(message, method.signature_out, body)
         except BusCallFailed as error:
-            reply = Message.new_error(message, error.name, error.message)
+            reply = Message.new_error(message, error.name, sendable(error.message))
+        except Exception:
+            # a bug: its trace comes out of the loop's handler, and whoever called must not wait for ever
+            await self._reply(Message.new_error(message, f"{_DBUS}.Error.Failed", "The service made a mistake"))
+            raise
+        await self._reply(reply)
+
+    async def _reply(self, reply: Message) -> None:
         if self.connected:
             await self._connection.send(reply)
 

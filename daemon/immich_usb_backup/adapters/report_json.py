@@ -24,7 +24,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def dump(report: RunReport) -> bytes:
     """The report as one JSON document. Bytes of a file name that are no text are kept as ``\\xNN``."""
-    document = {"version": VERSION, "report": _clean(_ADAPTER.dump_python(report, mode="json"))}
+    document = {"version": VERSION, "report": clean(_ADAPTER.dump_python(report, mode="json"))}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -59,12 +59,12 @@ def _times(report: RunReport) -> Iterator[datetime]:
         yield report.dump_time
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """JSON has no place for half a surrogate pair, which is how Python keeps a byte that is not UTF-8."""
     if isinstance(value, str):
         return _SURROGATE.sub(lambda match: printable(match[0]), value)
     if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
+        return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     return value
