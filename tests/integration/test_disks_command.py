@@ -26,15 +26,6 @@ FIELDS = {"device", "label", "uuid", "name", "model", "serial", "size", "file_sy
 ESCAPE = "\x1b"
 
 
-@pytest.fixture(scope="module")
-def bus() -> Iterator[host.Bus]:
-    with ExitStack() as stack:
-        bus = stack.enter_context(host.system_bus())
-        stack.enter_context(host.udev())
-        stack.enter_context(host.udisks(bus))
-        yield bus
-
-
 @dataclass
 class Command:
     """The command with its configuration."""

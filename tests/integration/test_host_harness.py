@@ -75,12 +75,6 @@ def _body(reply: Message) -> list[Any]:
     return list(reply.body)
 
 
-@pytest.fixture(scope="module")
-def bus() -> Iterator[host.Bus]:
-    with host.system_bus() as bus, host.udev(), host.udisks(bus):
-        yield bus
-
-
 @pytest.fixture
 def disk(bus: host.Bus) -> Iterator[host.Disk]:
     with host.exfat_disk(populate=host.make_marker) as disk:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from immich_usb_backup.adapters import target as adapter
-from immich_usb_backup.adapters.target import DiskTarget, DiskTargets
+from immich_usb_backup.adapters import disk_writing
 from immich_usb_backup.errors import DiskFailing, DiskFull, DiskReadOnly, MarkerUnusable, SourceUnreadable, WrongDevice
 from immich_usb_backup.marker_look import read_marker
 from immich_usb_backup.model import BACKUP_FOLDER, Mount
 from immich_usb_backup.policy.marker import has_folder_name
-from immich_usb_backup.ports import Sink
+from immich_usb_backup.ports import Sink, Target
 from tests.support import host
-from tests.support.fakes import Stick, partition_of
-from tests.support.real_disks import seen_disk
+from tests.support.real_target import TARGETS, mount_of, opened
 
 pytestmark = [
     pytest.mark.host,
@@ -29,7 +26,6 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
-TARGETS = DiskTargets(lambda _: lambda: True)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +38,8 @@ def disk() -> Iterator[host.Disk]:
 def mount(disk: host.Disk) -> Iterator[Mount]:
     """The disk, mounted and empty again at the end."""
     with disk.mounted() as root:
-        yield _mount(disk, root)
+        yield mount_of(disk, root)
         host.run("rm", "-rf", *[str(path) for path in root.iterdir()])
-
-
-def _mount(disk: host.Disk, root: Path) -> Mount:
-    partition = partition_of(Stick(seen=seen_disk(disk), root=root))
-    return Mount(partition=partition, path=str(root), read_only=False, ours=True)
-
-
-@asynccontextmanager
-async def _opened(mount: Mount, marker_entry: str | None = None) -> AsyncIterator[DiskTarget]:
-    target = await TARGETS.open(mount, marker_entry=marker_entry)
-    try:
-        yield target
-    finally:
-        await target.close()
 
 
 def _says(content: bytes) -> Callable[[Sink], None]:
@@ -70,7 +52,7 @@ def _says(content: bytes) -> Callable[[Sink], None]:
 
 async def test_a_file_is_written_whole_and_read_back(mount: Mount) -> None:
     content = os.urandom(3 * MIB + 5)
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         written = await target.write("database", "a.sql.gz", _says(content))
         assert (written.size, written.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         assert await target.sha256("database", "a.sql.gz") == written.sha256
@@ -87,7 +69,7 @@ async def test_a_file_that_cannot_be_made_whole_leaves_the_old_one(mount: Mount)
         sink.write(b"half")
         raise SourceUnreadable("the server's disk fails")
 
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         await target.write("database", "a", _says(b"old"))
         with pytest.raises(SourceUnreadable):
             await target.write("database", "a", half)
@@ -97,16 +79,16 @@ async def test_a_file_that_cannot_be_made_whole_leaves_the_old_one(mount: Mount)
 
 
 async def test_what_reads_back_differently_is_not_put_in_place(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         await target.write("database", "a", _says(b"old"))
-        monkeypatch.setattr(adapter.DiskTarget, "_hash", lambda *_: "0" * 64)
+        monkeypatch.setattr(disk_writing, "sha256", lambda *_: "0" * 64)
         with pytest.raises(DiskFailing):
             await target.write("database", "a", _says(b"new"))
     assert Path(mount.path, BACKUP_FOLDER, "database/a").read_bytes() == b"old"
 
 
 async def test_a_full_disk_is_told_and_the_old_file_intact(mount: Mount) -> None:
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         await target.write("database", "a", _says(b"old"))
         with pytest.raises(DiskFull):
             await target.write("database", "a", _says(b"x" * (30 * MIB)))
@@ -118,11 +100,11 @@ async def test_a_full_disk_is_told_and_the_old_file_intact(mount: Mount) -> None
 
 
 async def test_a_read_only_disk_is_told(mount: Mount) -> None:
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         await target.write("database", "a", _says(b"old"))
     host.run("mount", "-o", "remount,ro", mount.path)
     try:
-        async with _opened(mount) as target:
+        async with opened(mount) as target:
             with pytest.raises(DiskReadOnly):
                 await target.check()
             with pytest.raises(DiskReadOnly):
@@ -170,7 +152,7 @@ async def test_the_marker_is_recognised_whenever_the_power_fails(
             patch.setattr(os, name, _failing(getattr(os, name), at, count))
         cut = False
         try:
-            async with _opened(mount, BACKUP_FOLDER):
+            async with opened(mount, BACKUP_FOLDER):
                 pass
         except PowerFailed:
             cut = True
@@ -178,7 +160,7 @@ async def test_the_marker_is_recognised_whenever_the_power_fails(
     marker = await read_marker(mount, TARGETS)
     assert marker is not None
     assert marker.name == "Blue"
-    async with _opened(mount, marker.entry if has_folder_name(marker) else None):
+    async with opened(mount, marker.entry if has_folder_name(marker) else None):
         pass
     after = await read_marker(mount, TARGETS)
     assert after is not None
@@ -191,7 +173,7 @@ async def test_the_moves_are_all_of_them_tried(mount: Mount, monkeypatch: pytest
     count = [0]
     for name in ("rename", "mkdir", "fsync"):
         monkeypatch.setattr(os, name, _failing(getattr(os, name), -1, count))
-    async with _opened(mount, BACKUP_FOLDER):
+    async with opened(mount, BACKUP_FOLDER):
         pass
     assert 5 <= count[0] <= 8
 
@@ -234,16 +216,22 @@ HOSTILE = (
 )
 
 
+def _files(target: Target) -> dict[bytes, int]:
+    """Sizes by path below upload/; in its root with a slash before."""
+    folders = target.walk(b"upload", lambda: None)
+    return {folder.path + b"/" + name: file.size for folder in folders for name, file in folder.files.items()}
+
+
 async def test_files_are_moved_aside_whatever_they_are_called_and_nothing_is_overwritten(mount: Mount) -> None:
     folder = Path(mount.path, BACKUP_FOLDER)
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         for turn in ("first", "second"):
             for name in HOSTILE:
                 (folder / "upload" / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / "upload" / name).write_text(turn)
-            moved = await target.set_aside("upload", map(os.fsencode, HOSTILE), into="deleted/20261121/upload")
-            assert moved == len(HOSTILE)
-            assert (await target.scan("upload")).files == {}
+            names = [b"upload/" + os.fsencode(name) for name in HOSTILE]
+            assert await target.move([(name, b"deleted/20261121/" + name) for name in names], beside=True) == ()
+            assert _files(target) == {}
     aside = folder / "deleted/20261121/upload"
     texts = sorted(path.read_text() for path in aside.rglob("*") if path.is_file())
     assert texts == ["first"] * len(HOSTILE) + ["second"] * len(HOSTILE)
@@ -252,17 +240,14 @@ async def test_files_are_moved_aside_whatever_they_are_called_and_nothing_is_ove
     assert not (folder / "upload/sub").exists()
 
 
-async def test_a_scan_sees_every_file_but_the_temporary_ones(mount: Mount) -> None:
+async def test_a_walk_sees_every_file_but_the_temporary_ones(mount: Mount) -> None:
     folder = Path(mount.path, BACKUP_FOLDER)
-    async with _opened(mount) as target:
-        assert (await target.scan("upload")).files == {}
+    async with opened(mount) as target:
+        assert _files(target) == {}
         for name in ("upload/a/b.jpg", "upload/.partial/half.jpg", "upload/.immich"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"12345")
-        assert {path: fact.size for path, fact in (await target.scan("upload")).files.items()} == {
-            b"a/b.jpg": 5,
-            b".immich": 5,
-        }
+        assert _files(target) == {b"a/b.jpg": 5, b"/.immich": 5}
         facts = await target.facts("upload", [b"a/b.jpg", b"a/c.jpg", b".immich/x"])
         assert [*facts] == [b"a/b.jpg"]
         await target.clear_temporary("upload")
@@ -271,6 +256,6 @@ async def test_a_scan_sees_every_file_but_the_temporary_ones(mount: Mount) -> No
 
 
 async def test_many_can_wait_at_once_for_the_same_disk(mount: Mount) -> None:
-    async with _opened(mount) as target:
+    async with opened(mount) as target:
         await asyncio.gather(*[target.write("config", f"{number}.zip", _says(b"x")) for number in range(8)])
         assert len(await target.names("config")) == 8

@@ -6,24 +6,22 @@ A `Script` lets a test stop a fake at a named step until the test goes on, or ha
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from immich_usb_backup.adapters.manifest import SqliteManifests
 from immich_usb_backup.adapters.source import ServerFiles
 from immich_usb_backup.adapters.watchers import AllWatchers
-from immich_usb_backup.errors import BusCallFailed, DiskGone, DiskNotReady, DiskReadOnly, UnmountBusy
+from immich_usb_backup.errors import BusCallFailed, DiskGone, DiskNotReady, UnmountBusy
 from immich_usb_backup.events import Event
 from immich_usb_backup.model import (
     BACKUP_FOLDER,
-    TEMPORARY,
     DeviceAction,
     Disk,
+    Health,
     Mount,
     Outcome,
     Partition,
@@ -32,137 +30,25 @@ from immich_usb_backup.model import (
     Progress,
     RunReport,
 )
-from immich_usb_backup.policy.mirror import FileFact, Tree
-from immich_usb_backup.ports import CopyResult, Ports, Sink, Target, Written
+from immich_usb_backup.ports import Ports
+from tests.support.fake_devices import FakeDevices, Stick
+from tests.support.fake_target import FakeCopier, FakeTarget, FakeTargets, Memory, files_below
+from tests.support.script import Script
 from tests.support.telling import Recorder, SetClock
 
+__all__ = [
+    "FakeCopier",
+    "FakeDevices",
+    "FakeTarget",
+    "FakeTargets",
+    "Memory",
+    "Script",
+    "Stick",
+    "World",
+    "files_below",
+]
 
-class Script:
-    """What was asked of the fakes, in order; and what a test wants to happen at a step."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-        self.news = asyncio.Event()
-        self._gates: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
-        self._errors: dict[str, list[Exception]] = {}
-        self._always: dict[str, Exception] = {}
-        self._hooks: dict[str, Callable[[], object]] = {}
-
-    def hold(self, step: str) -> None:
-        """Stop there until `go_on`."""
-        self._gates[step] = (asyncio.Event(), asyncio.Event())
-
-    async def reached(self, step: str) -> None:
-        """Wait until a held step is reached."""
-        await self._gates[step][0].wait()
-
-    def go_on(self, step: str) -> None:
-        """Let a held step continue, now and in future."""
-        self._gates.pop(step)[1].set()
-
-    def fail(self, step: str, *errors: Exception) -> None:
-        """The next calls fail, one error each."""
-        self._errors.setdefault(step, []).extend(errors)
-
-    def fail_always(self, step: str, error: Exception) -> None:
-        """Every call fails."""
-        self._always[step] = error
-
-    def do_at(self, step: str, hook: Callable[[], object]) -> None:
-        """Call `hook` each time that the step is reached, after a hold and before a failure."""
-        self._hooks[step] = hook
-
-    async def at(self, step: str) -> None:
-        """Called by the fakes."""
-        self.steps.append(step)
-        self.news.set()
-        if step in self._gates:
-            reached, go = self._gates[step]
-            reached.set()
-            await go.wait()
-        self._fail(step)
-
-    def at_once(self, step: str) -> None:
-        """Called by the fakes' blocking methods."""
-        self.steps.append(step)
-        self.news.set()
-        self._fail(step)
-
-    def _fail(self, step: str) -> None:
-        if step in self._hooks:
-            self._hooks[step]()
-        if self._errors.get(step):
-            raise self._errors[step].pop(0)
-        if step in self._always:
-            raise self._always[step]
-
-
-@dataclass
-class Stick:
-    """A disk: `seen` is its present plug-in, `root` its content, `mounted_by` nobody, us or a desktop."""
-
-    seen: PartitionSeen
-    root: Path
-    mounted_by: str = ""
-    read_only_mount: bool = False
-    write_protected: bool = False
-    desktop_lets_us_write: bool = False
-    connection_bus: str = "usb"
-    holders: list[str] = field(default_factory=list)
-
-    @property
-    def backups(self) -> Path:
-        """The folder that may be written to."""
-        return self.root / BACKUP_FOLDER
-
-
-class FakeDevices:
-    """Implements ``ports.Devices``."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._events: asyncio.Queue[PartitionSeen] = asyncio.Queue()
-        self.plugged: dict[PlugIn, Stick] = {}
-
-    async def start(self) -> None:
-        """Begin."""
-        await self._script.at("devices.start")
-
-    async def events(self) -> AsyncIterator[PartitionSeen]:
-        """What the test lets happen."""
-        while True:
-            yield await self._events.get()
-
-    def present(self, plug_in: PlugIn) -> bool:
-        """As the kernel has it."""
-        return plug_in in self.plugged
-
-    async def gone(self, plug_in: PlugIn, *, seconds: float) -> bool:
-        """A test lets it vanish at this step where it wants to."""
-        await self._script.at("devices.gone")
-        return not self.present(plug_in)
-
-    def plug(self, stick: Stick, action: DeviceAction = DeviceAction.ADD) -> None:
-        """Plug it in."""
-        self.plugged[stick.seen.plug_in] = stick
-        self.say(stick, action)
-
-    def pull(self, stick: Stick, *, tell: bool = True) -> None:
-        """Pull it; its mount goes with it."""
-        self.plugged.pop(stick.seen.plug_in, None)
-        stick.mounted_by = ""
-        if tell:
-            self.say(stick, DeviceAction.REMOVE)
-
-    def plug_again(self, stick: Stick) -> None:
-        """Plug it in anew: the kernel counts on."""
-        plug_in = replace(stick.seen.plug_in, disk_sequence=stick.seen.plug_in.disk_sequence + 100)
-        stick.seen = replace(stick.seen, plug_in=plug_in)
-        self.plug(stick)
-
-    def say(self, stick: Stick, action: DeviceAction) -> None:
-        """Only the event."""
-        self._events.put_nowait(replace(stick.seen, action=action))
+T = TypeVar("T")
 
 
 class FakeDisks:
@@ -255,207 +141,6 @@ def partition_of(stick: Stick) -> Partition:
         read_only=stick.write_protected,
         mount_points=(str(stick.root),) if stick.mounted_by else (),
     )
-
-
-class FakeTargets:
-    """Implements ``ports.Targets`` on the sticks' folders."""
-
-    def __init__(self, script: Script, devices: FakeDevices) -> None:
-        self._script = script
-        self._devices = devices
-        self.opened = 0
-
-    async def list_root(self, mount: Mount) -> tuple[tuple[str, bool], ...]:
-        """The root's files and folders."""
-        await self._script.at("targets.list_root")
-        return tuple((entry.name, entry.is_dir()) for entry in sorted(Path(mount.path).iterdir()))
-
-    async def read_root_file(self, mount: Mount, path: str, limit: int) -> bytes | None:
-        """A file below the root."""
-        await self._script.at("targets.read_root_file")
-        file = Path(mount.path, path)
-        return file.read_bytes()[:limit] if file.is_file() else None
-
-    async def open(self, mount: Mount, *, marker_entry: str | None) -> Target:
-        """The backup folder."""
-        await self._script.at("targets.open")
-        if mount.read_only:
-            raise DiskReadOnly(f"{mount.partition.device_node} is read-only")
-        root = Path(mount.path)
-        content = None
-        if marker_entry is not None:
-            content = (root / marker_entry).read_bytes()
-            (root / marker_entry).unlink()
-        folder = root / BACKUP_FOLDER
-        folder.mkdir(exist_ok=True)
-        if content is not None:
-            (folder / "marker.toml").write_bytes(content)
-        self.opened += 1
-        return FakeTarget(self._script, self._devices, mount, folder, self)
-
-
-class FakeTarget:
-    """Implements ``ports.Target`` on a folder. Every step asks whether the stick is still there."""
-
-    def __init__(self, script: Script, devices: FakeDevices, mount: Mount, folder: Path, owner: FakeTargets) -> None:
-        self._script = script
-        self._devices = devices
-        self._number = mount.partition.device_number
-        self._folder = folder
-        self._owner = owner
-        self.working_folder = str(folder)
-
-    async def _at(self, step: str) -> None:
-        await self._script.at(f"target.{step}")
-        self._check()
-
-    def _check(self) -> None:
-        if all(plug_in.device_number != self._number for plug_in in self._devices.plugged):
-            raise DiskGone("the disk was unplugged")
-
-    async def check(self) -> None:
-        """Raise ``DiskGone``."""
-        await self._at("check")
-
-    async def make_folder(self, path: str) -> None:
-        """Make it."""
-        await self._at("make_folder")
-        (self._folder / path).mkdir(parents=True, exist_ok=True)
-
-    async def names(self, folder: str) -> tuple[str, ...]:
-        """The names in it."""
-        await self._at("names")
-        path = self._folder / folder
-        return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_file())) if path.is_dir() else ()
-
-    async def scan(self, folder: str) -> Tree:
-        """All files below it."""
-        await self._at("scan")
-        return Tree(files=files_below(self._folder / folder))
-
-    async def write(self, folder: str, name: str, produce: Callable[[Sink], None]) -> Written:
-        """Write it whole or not at all."""
-        await self._at(f"write {folder}")
-        content = Memory()
-        produce(content)
-        (self._folder / folder).mkdir(exist_ok=True)
-        (self._folder / folder / name).write_bytes(content.data)
-        return Written(len(content.data), hashlib.sha256(content.data).hexdigest())
-
-    async def sha256(self, folder: str, name: str) -> str | None:
-        """A file's hash."""
-        await self._at("sha256")
-        file = self._folder / folder / name
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
-
-    async def read(self, folder: str, name: str) -> bytes | None:
-        """A file's content."""
-        await self._at("read")
-        file = self._folder / folder / name
-        return file.read_bytes() if file.exists() else None
-
-    async def clear(self, folder: str) -> None:
-        """Remove a folder."""
-        await self._at("clear")
-        shutil.rmtree(self._folder / folder, ignore_errors=True)
-
-    async def distrust(self, folder: str, paths: Iterable[bytes]) -> None:
-        """Give them a time that no original has."""
-        await self._at("distrust")
-        for path in map(os.fsdecode, paths):
-            os.utime(self._folder / folder / path, (981_173_106, 981_173_106))
-
-    async def remove(self, folder: str, name: str) -> None:
-        """Remove it."""
-        await self._at("remove")
-        (self._folder / folder / name).unlink(missing_ok=True)
-
-    async def set_aside(self, folder: str, paths: Iterable[bytes], *, into: str) -> int:
-        """Move files."""
-        await self._at("set_aside")
-        moved = [*map(os.fsdecode, paths)]
-        for path in moved:
-            goal = self._folder / into / path
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / folder / path).rename(goal)
-        return len(moved)
-
-    async def clear_temporary(self, folder: str) -> None:
-        """Remove what is not whole."""
-        await self._at("clear_temporary")
-        shutil.rmtree(self._folder / folder / TEMPORARY, ignore_errors=True)
-
-    async def facts(self, folder: str, paths: Iterable[bytes]) -> Mapping[bytes, FileFact]:
-        """Those that are there."""
-        await self._at("facts")
-        there = files_below(self._folder / folder)
-        return {path: there[path] for path in paths if path in there}
-
-    async def free_bytes(self) -> int:
-        """Plenty."""
-        await self._at("free_bytes")
-        return 10**12
-
-    async def cluster_bytes(self) -> int:
-        """As exFAT has it."""
-        await self._at("cluster_bytes")
-        return 131_072
-
-    async def flush(self, progress: Callable[[int], None]) -> None:
-        """Nothing is buffered."""
-        await self._at("flush")
-        progress(1)
-
-    async def close(self) -> None:
-        """Let go."""
-        self._owner.opened -= 1
-
-
-class Memory:
-    """Implements ``ports.Sink``."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, data: bytes, /) -> int:
-        """Keep it."""
-        self.data += data
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
-
-def files_below(folder: Path) -> dict[bytes, FileFact]:
-    """Size and time of every file, but those in a temporary folder."""
-    found: dict[bytes, FileFact] = {}
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        if path.is_file() and TEMPORARY not in relative.parts:
-            found[os.fsencode(relative)] = FileFact(path.stat().st_size, path.stat().st_mtime_ns)
-    return found
-
-
-class FakeCopier:
-    """Implements ``ports.Copier``."""
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self.copied: list[bytes] = []
-        self.refuses: set[bytes] = set()
-
-    async def copy(
-        self, source: Path, target: Target, folder: str, paths: Iterable[bytes], progress: Callable[[int], None]
-    ) -> CopyResult:
-        """Copy the files with their times."""
-        await self._script.at(f"copier.copy {folder}")
-        for path in set(paths) - self.refuses:
-            goal = Path(target.working_folder, folder, os.fsdecode(path))
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / os.fsdecode(path), goal)
-            self.copied.append(path)
-        progress(1)
-        return CopyResult(finished=True, full=False, complaints=(), exit_code=0)
 
 
 class FakeHistory:
@@ -570,6 +255,37 @@ class FakeInhibitor:
             self.held_now = False
 
 
+class FakeFileSystems:
+    """Implements ``ports.FileSystems``. ``health`` is what a check finds, ``repaired`` what a repair ends with."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.health = Health.CLEAN
+        self.repaired = Health.REPAIRED
+
+    async def check(self, partition: Partition) -> tuple[Health, str]:
+        """Look."""
+        await self._script.at("file_systems.check")
+        return self.health, f"{partition.device_node} was looked at"
+
+    async def repair(self, partition: Partition) -> tuple[Health, str]:
+        """Look and repair."""
+        await self._script.at("file_systems.repair")
+        return self.repaired, f"{partition.device_node} was repaired"
+
+
+class FakeBackground:
+    """Implements ``ports.Background`` in the loop itself, so that nothing else happens meanwhile."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def __call__(self, work: Callable[[Callable[[], None]], T], *, what: str) -> T:
+        """Do it now."""
+        await self._script.at("background")
+        return work(lambda: None)
+
+
 class Journal(Recorder):
     """Implements ``ports.Log``, and wakes who waits for news."""
 
@@ -607,6 +323,10 @@ class World:
         self.outbox = FakeOutbox(self.script)
         self.watchers = FakeWatchers(self.script)
         self.inhibitor = FakeInhibitor()
+        self.state = folder / "state"
+        self.manifests = SqliteManifests(self.state)
+        self.background = FakeBackground(self.script)
+        self.file_systems = FakeFileSystems(self.script)
         self.ports = Ports(
             log=self.log,
             devices=self.devices,
@@ -615,6 +335,9 @@ class World:
             source=ServerFiles(),
             copier=self.copier,
             history=self.history,
+            manifests=self.manifests,
+            background=self.background,
+            file_systems=self.file_systems,
             outbox=self.outbox,
             watchers=AllWatchers([self.watchers], self.log),
             inhibitor=self.inhibitor,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from immich_usb_backup.adapters import threads
-from immich_usb_backup.adapters.threads import Pulse, Stopped, in_thread
+from immich_usb_backup.adapters.threads import Meter, Pulse, Stopped, Threads, in_thread
 from immich_usb_backup.errors import DeadlineMissed, DiskFull
 
 HANGS_AFTER = 20.0
@@ -88,3 +89,72 @@ async def test_a_thread_that_hangs_does_not_hold_a_cancellation_for_ever(monkeyp
         async with asyncio.timeout(HANGS_AFTER):
             await task
     release.set()
+
+
+async def test_work_in_the_background_can_be_stopped_at_each_step() -> None:
+    begun = threading.Event()
+    stopped: list[str] = []
+
+    def work(step: Callable[[], None]) -> None:
+        begun.set()
+        try:
+            while True:
+                step()
+        except Stopped:
+            stopped.append("stopped")
+            raise
+
+    task = asyncio.ensure_future(Threads()(work, what="Planning"))
+    await asyncio.to_thread(begun.wait, HANGS_AFTER)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stopped == ["stopped"]
+    assert await Threads()(lambda _: 5, what="x") == 5
+
+
+def _count(meter: Meter, number: int) -> None:
+    for _ in range(number):
+        meter.add(1)
+
+
+async def test_a_meter_tells_in_the_loop_all_that_was_counted() -> None:
+    here = threading.get_ident()
+    told: list[tuple[int, bool]] = []
+
+    def tell(count: int) -> None:
+        told.append((count, threading.get_ident() == here))
+
+    with Meter(tell) as meter:
+        await in_thread(lambda _: _count(meter, 1000), what="x")
+    assert sum(count for count, _ in told) == 1000
+    assert all(in_the_loop for _, in_the_loop in told)
+
+
+async def test_a_meter_tells_now_and_then_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_TELL_SECONDS", 0.0)
+    told: list[int] = []
+    with Meter(told.append) as meter:
+        await in_thread(lambda _: _count(meter, 3), what="x")
+    assert told == [1, 1, 1, 0]
+
+
+async def test_nothing_is_told_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_TELL_SECONDS", 0.0)
+    told: list[int] = []
+    meter = Meter(told.append)
+
+    def fail(_: Pulse) -> None:
+        meter.add(1)
+        raise DiskFull("full")
+
+    async def work() -> None:
+        with meter:
+            await in_thread(fail, what="x")
+
+    with pytest.raises(DiskFull):
+        await work()
+    told.clear()
+    meter.add(1)
+    await asyncio.sleep(0)
+    assert told == []

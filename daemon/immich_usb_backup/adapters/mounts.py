@@ -36,3 +36,18 @@ def _parse(line: bytes) -> MountPoint | None:
     super_options = fields[-1].split(b",")
     read_only = b"ro" in fields[5].split(b",") or b"ro" in super_options
     return MountPoint(os.makedev(int(major), int(minor)), path, read_only)
+
+
+def is_mount_point(folder: int) -> bool:
+    """Whether the open folder is the root of a mount, be it a bind mount of the same file system. Raises ``OSError``."""
+    parent = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return _mount_id(folder) != _mount_id(parent) or os.path.samestat(os.fstat(folder), os.fstat(parent))
+    finally:
+        os.close(parent)
+
+
+def _mount_id(fd: int) -> bytes:
+    """Which mount a descriptor was opened through."""
+    info = Path(f"/proc/self/fdinfo/{fd}").read_bytes()
+    return next(line for line in info.splitlines() if line.startswith(b"mnt_id:"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 from collections import deque
@@ -40,6 +41,8 @@ STALL_SECONDS = 600.0
 
 _TERMINATE_SECONDS = 15.0
 _KILL_SECONDS = 10.0
+_LOOK_SECONDS = 0.25
+_PIPE_BYTES = 1 << 20
 _COMPLAINTS_KEPT = 2000
 _LINE_LIMIT = 1 << 16
 _PROGRESS = re.compile(rb"\s*(\d+)\s+\d+%")
@@ -59,14 +62,15 @@ class Rsync:
         """Copy the files. Raises ``CommandFailed`` where rsync is missing, ``DeadlineMissed`` where it hangs."""
         await target.clear_temporary(folder)
         await target.make_folder(f"{folder}/{TEMPORARY}")  # inside: rsync 3.5 refuses a way up, and follows no links
-        process = await self._start(source, target, folder)
-        run = _Run(process, progress)
-        try:
-            exit_code = await run.to_end(
-                b"".join(b"./" + path + b"\0" for path in paths)
-            )  # else # and ; begin comments
-        finally:
-            await protected(_stop(process))
+        with _Pipe() as pipe:
+            process = await self._start(source, target, folder, pipe)
+            run = _Run(process, pipe, progress)
+            try:
+                exit_code = await run.to_end(
+                    b"".join(b"./" + path + b"\0" for path in paths)
+                )  # else # and ; begin comments
+            finally:
+                await protected(_stop(process))
         if exit_code in _WENT_THROUGH:
             await target.clear_temporary(folder)
         return CopyResult(
@@ -76,16 +80,16 @@ class Rsync:
             exit_code=exit_code,
         )
 
-    async def _start(self, source: Path, target: Target, folder: str) -> asyncio.subprocess.Process:
+    async def _start(self, source: Path, target: Target, folder: str, pipe: _Pipe) -> asyncio.subprocess.Process:
         try:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 self._program,
                 *FLAGS,
                 "--",
                 f"{source}/",
                 f"{folder}/",
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=pipe.writing,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=target.working_folder,
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
@@ -93,15 +97,51 @@ class Rsync:
             )
         except OSError as error:
             raise CommandFailed(f"{self._program} cannot be started: {error.strerror}") from error
+        pipe.close_writing()
+        return process
+
+
+class _Pipe:
+    """What rsync says, kept until somebody looks. It has a word for each file: to be woken by each one costs more time
+    than the copying of a small file."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._reading, False)
+        # The kernel may refuse a user more room for pipes: then rsync waits for us now and then.
+        with suppress(OSError):
+            fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def read(self) -> bytes:
+        """All that is in it; nothing at its end, too."""
+        try:
+            return os.read(self._reading, _PIPE_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def close_writing(self) -> None:
+        """Once the process has its own."""
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_writing()
+        os.close(self._reading)
 
 
 class _Run:
     """One running rsync: feeds it, listens to it, sees that it gets on."""
 
-    def __init__(self, process: asyncio.subprocess.Process, progress: Callable[[int], None]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipe: _Pipe, progress: Callable[[int], None]) -> None:
         self._process = process
+        self._pipe = pipe
         self._progress = progress
         self._heard = asyncio.Event()
+        self._rest = b""
         self.complaints: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)
 
     async def to_end(self, names: bytes) -> int:
@@ -109,10 +149,13 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch())
-                work = [group.create_task(part) for part in (self._feed(names), self._listen(), self._complain())]
-                await asyncio.wait(work)
+                listening = group.create_task(self._listen())
+                work = [group.create_task(part) for part in (self._feed(names), self._complain())]
+                await asyncio.wait(work)  # its complaints end when it does
+                listening.cancel()
                 code = await self._process.wait()
                 watch.cancel()
+            self._hear()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # only the watch raises
         return code
@@ -126,14 +169,18 @@ class _Run:
             await self._process.stdin.wait_closed()
 
     async def _listen(self) -> None:
-        assert self._process.stdout is not None
-        rest = b""
-        while chunk := await self._process.stdout.read(_LINE_LIMIT):
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._hear()
+
+    def _hear(self) -> None:
+        chunk = self._pipe.read()
+        if chunk:
             self._heard.set()
-            *lines, rest = re.split(rb"[\r\n]", rest + chunk)
-            rest = rest[-_LINE_LIMIT:]
-            if found := [match for line in lines if (match := _PROGRESS.match(line))]:
-                self._progress(int(found[-1][1]))
+            *lines, rest = re.split(rb"[\r\n]", self._rest + chunk)
+            self._rest = rest[-_LINE_LIMIT:]
+            if found := next(filter(None, map(_PROGRESS.match, reversed(lines))), None):
+                self._progress(int(found[1]))
 
     async def _complain(self) -> None:
         assert self._process.stderr is not None

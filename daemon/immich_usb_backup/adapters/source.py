@@ -6,15 +6,20 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from immich_usb_backup.adapters.archive import write_archive
-from immich_usb_backup.adapters.threads import Pulse, in_thread
-from immich_usb_backup.adapters.tree import Descriptor, file_facts, scan_tree
+from immich_usb_backup.adapters.digests import sha1s
+from immich_usb_backup.adapters.mounts import is_mount_point
+from immich_usb_backup.adapters.threads import Meter, Pulse, in_thread
+from immich_usb_backup.adapters.tree import Descriptor, file_facts
+from immich_usb_backup.adapters.walk import walk
 from immich_usb_backup.errors import SourceUnreadable
+from immich_usb_backup.policy.copy_check import FileFact
 from immich_usb_backup.policy.dumps import TAIL_BYTES, dump_problem
-from immich_usb_backup.policy.mirror import FileFact, Tree
+from immich_usb_backup.policy.manifest import Folder
 from immich_usb_backup.ports import ArchiveResult, Sink
 
 _CHUNK = 1 << 20
@@ -23,9 +28,21 @@ _CHUNK = 1 << 20
 class ServerFiles:
     """The ``Source`` port on the real file system."""
 
-    async def scan(self, folder: Path) -> Tree:
-        """All files below a folder. Raises ``SourceUnreadable`` where it cannot be opened."""
-        return await in_thread(lambda pulse: _scan(folder, pulse), what=f"Reading {folder}")
+    def walk(self, folder: Path, beat: Callable[[], None]) -> Iterator[Folder]:
+        """All folders from ``folder`` on, each before those in it. Blocks. Raises ``SourceUnreadable``."""
+        with _opened_folder(folder) as opened:
+            yield from walk(opened.fd, beat=beat)
+
+    async def is_mount_point(self, folder: Path) -> bool:
+        """Whether a file system is mounted there, a bind mount too. Raises ``SourceUnreadable``."""
+        return await in_thread(lambda _: _is_mount_point(folder), what=f"Looking at {folder}")
+
+    async def sha1s(
+        self, folder: Path, paths: Iterable[bytes], progress: Callable[[int], None]
+    ) -> Mapping[bytes, bytes | str | None]:
+        """SHA-1 of files below a folder; None for what is no plain file (any more). Raises ``SourceUnreadable``."""
+        with Meter(progress) as meter:
+            return await in_thread(lambda pulse: _sha1s(folder, paths, pulse, meter), what=f"Reading {folder}")
 
     async def names(self, folder: Path) -> tuple[str, ...]:
         """The names in a folder. Raises ``SourceUnreadable``."""
@@ -89,12 +106,24 @@ def _unreadable(path: Path, error: OSError) -> SourceUnreadable:
     return SourceUnreadable(f"{path} cannot be read: {error.strerror}")
 
 
-def _scan(folder: Path, pulse: Pulse) -> Tree:
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[Descriptor]:
+    """The folder, which may be a link to one. Raises ``SourceUnreadable`` for this and what is raised inside."""
     try:
         with Descriptor.open(folder, follow=True) as opened:
-            return scan_tree(opened.fd, pulse.beat)
+            yield opened
     except OSError as error:
         raise _unreadable(folder, error) from error
+
+
+def _is_mount_point(folder: Path) -> bool:
+    with _opened_folder(folder) as opened:
+        return is_mount_point(opened.fd)
+
+
+def _sha1s(folder: Path, paths: Iterable[bytes], pulse: Pulse, meter: Meter) -> Mapping[bytes, bytes | str | None]:
+    with _opened_folder(folder) as opened:
+        return sha1s(opened.fd, paths, beat=pulse.beat, count=meter.add)
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -105,11 +134,8 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _facts(folder: Path, paths: Iterable[bytes], pulse: Pulse) -> Mapping[bytes, FileFact]:
-    try:
-        with Descriptor.open(folder, follow=True) as opened:
-            return file_facts(opened.fd, paths, pulse.beat)
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    with _opened_folder(folder) as opened:
+        return file_facts(opened.fd, paths, pulse.beat)
 
 
 def _sha256(path: Path, pulse: Pulse) -> str:

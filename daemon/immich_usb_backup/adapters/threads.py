@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ STALL_SECONDS = 180.0
 
 _STOP_SECONDS = 20.0
 _LOOK_SECONDS = 5.0
+_TELL_SECONDS = 0.25
 
 
 class Stopped(Exception):
@@ -100,3 +102,60 @@ async def _watch(future: asyncio.Future[Any], pulse: Pulse, what: str, stall_sec
         waited, last = (0.0, pulse.beats) if pulse.beats != last else (waited + step, last)
         if not future.done() and waited >= stall_seconds:
             raise DeadlineMissed(f"{what} did not get on for {stall_seconds:.0f} seconds")
+
+
+class Callers:
+    """Counts who is inside, in whatever thread: ``with callers: …``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.inside -= 1
+
+
+class Threads:
+    """The ``Background`` port."""
+
+    async def __call__(self, work: Callable[[Callable[[], None]], T], *, what: str) -> T:
+        """Run ``work`` in a thread of its own. Raises what it raises, or ``DeadlineMissed`` where it stands still."""
+        return await in_thread(lambda pulse: work(pulse.beat), what=what)
+
+
+class Meter:
+    """Brings a count from a thread into the loop: ``tell`` is called there, four times a second at most, with what came
+    since its last call, and at the end of the ``with`` block with the rest. After it, nothing is told any more."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._told_at = time.monotonic()
+        self._count = 0
+        self._over = False
+
+    def add(self, number: int) -> None:
+        """Count on. For the thread."""
+        self._count += number
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_SECONDS:
+            self._told_at = now
+            count, self._count = self._count, 0
+            _post(self._loop, self._pass_on, count)
+
+    def _pass_on(self, count: int) -> None:
+        if not self._over:
+            self._tell(count)
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._tell(self._count)
+        self._over = True
