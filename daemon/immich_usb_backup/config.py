@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import socket
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from immich_usb_backup.errors import ConfigError
-from immich_usb_backup.model import Outcome
+from immich_usb_backup.model import Mode, Outcome
+from immich_usb_backup.policy.exclude import Excludes
 
 DEFAULT_PATH = Path("/etc/immich-usb-backup/config.toml")
 _LONGEST_CONFIG = 1_000_000
+LIBRARY_FOLDERS = ("upload", "library", "profile")
+"""Immich's folders with originals, in the order in which a file that Immich moves meanwhile is still met."""
 
 
 def _absolute(path: Path) -> Path:
@@ -36,10 +40,25 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _extra_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
+        raise ValueError("the name of an extra folder has 1 to 40 letters, digits, - or _")
+    if name.lower() in LIBRARY_FOLDERS:
+        raise ValueError("this name is taken")
+    return name
+
+
+def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    Excludes.parse(patterns)
+    return patterns
+
+
 AbsolutePath: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Address: TypeAlias = Annotated[str, Field(min_length=3), AfterValidator(_address)]
 Line: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 OutcomeName: TypeAlias = Annotated[Outcome, Field(strict=False)]
+Patterns: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_patterns)]
+ExtraName: TypeAlias = Annotated[str, AfterValidator(_extra_name)]
 Transport: TypeAlias = Literal["usb", "mmc", "loop"]
 
 _ALL_OUTCOMES = tuple(Outcome)
@@ -67,6 +86,28 @@ class Disks(_Section):
     """How long a desktop's automounter may have to mount a new disk before we do."""
     power_off: bool = False
     """Switch the disk off after the unmount. Affects every disk in the same enclosure."""
+    check_file_system: Literal["repair-own", "check", "never"] = "repair-own"
+    """What is done about a disk that was not unmounted properly, before it is written to."""
+    walk_after_days: int = Field(default=30, ge=0, le=3650)
+    """How long the manifest is believed before the disk is walked from end to end again; 0 walks it every time."""
+    reserve_megabytes: int = Field(default=2000, ge=0)
+    """Room that the partition must offer beyond the library, in 1,000,000 bytes."""
+
+
+class Disk(_Section):
+    """What holds for one disk only, by its name, label or UUID."""
+
+    mode: Annotated[Mode, Field(strict=False)] = Mode.QUICK
+    """How a plug-in finds out what is to be copied: ``quick``, ``verify`` or ``full``."""
+
+
+class Deletions(_Section):
+    """How many files may leave the disk's copy without being asked about."""
+
+    hold_percent: int = Field(default=10, ge=0, le=100)
+    """More than this share of what the disk holds is held until it is approved ..."""
+    hold_files: int = Field(default=100, ge=0)
+    """... but not fewer than this many files."""
 
 
 class Mail(_Section):
@@ -124,11 +165,38 @@ class Config(_Section):
     """Files and folders that are zipped to the disk: docker-compose.yml and .env, or /etc/nixos."""
     keep_config_files: int = Field(default=30, ge=1, le=1000)
     """Zips of the configuration that stay on the disk, the newest."""
+    keep_deleted_days: int = Field(default=30, ge=0, le=36500)
+    """How long what Immich no longer has is kept in ``deleted/`` on the disk."""
+    extra: Mapping[ExtraName, AbsolutePath] = Field(default_factory=dict)
+    """Further folders by name, such as Immich's external libraries."""
+    exclude: Mapping[str, Patterns] = Field(default_factory=dict)
+    """Patterns, in rsync's syntax, of what is left out, by folder: ``upload``, ``library``, ``profile`` or an extra's name."""
+    deletions: Deletions = Deletions()
+    disk: Mapping[str, Disk] = Field(default_factory=dict)
     database: Database = Database()
     disks: Disks = Disks()
     mail: Mail | None = None
     desktop: Desktop = Desktop()
     logging: Logging = Logging()
+
+    @field_validator("extra")
+    @classmethod
+    def _different_on_exfat(cls, value: Mapping[str, Path]) -> Mapping[str, Path]:
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("two names differ only in case, which exFAT takes for one")
+        return value
+
+    @field_validator("exclude")
+    @classmethod
+    def _for_known_folders(cls, value: Mapping[str, Patterns], others: ValidationInfo) -> Mapping[str, Patterns]:
+        folders = [*LIBRARY_FOLDERS, *others.data.get("extra", {})]
+        if unknown := [name for name in value if name not in folders]:
+            raise ValueError(f"there is no folder {unknown[0]!r}; the folders are {', '.join(folders)}")
+        return value
+
+    def mode_of(self, *names: str) -> Mode:
+        """The mode of a disk that goes by these names (its name, label, UUID); the first that is configured holds."""
+        return next((self.disk[name].mode for name in names if name in self.disk), Mode.QUICK)
 
     @property
     def dumps(self) -> Path:
@@ -173,7 +241,7 @@ def _invalid(origin: str, problems: Iterable[str]) -> ConfigError:
 
 def _problem(detail: Mapping[str, Any]) -> str:
     location = tuple(detail["loc"])
-    path = ".".join(str(part) for part in location)
+    path = ".".join(str(part) for part in location if part != "[key]")
     if detail["type"] == "extra_forbidden":
         return f"{path}: there is no such option{_did_you_mean(location)}"
     if detail["type"] == "missing":
@@ -183,7 +251,9 @@ def _problem(detail: Mapping[str, Any]) -> str:
         .removeprefix("Value error, ")
         .replace("Input should be", "should be")
         .replace("valid tuple", "list")
+        .replace("valid dictionary", "table")
     )
+    text = re.sub(r" or instance of \w+", "", text)
     got = "" if isinstance(detail["input"], dict) else f" (it is {_shown(detail['input'])})"
     return f"{path or 'the file'}: {text}{got}"
 
@@ -205,6 +275,7 @@ def _did_you_mean(location: tuple[Any, ...]) -> str:
 
 
 _SECTIONS: dict[str, type[_Section]] = {
+    "deletions": Deletions,
     "database": Database,
     "disks": Disks,
     "mail": Mail,
@@ -215,6 +286,8 @@ _SECTIONS: dict[str, type[_Section]] = {
 
 def _options_at(parents: tuple[str, ...]) -> list[str]:
     model: type[_Section] | None = Config if not parents else _SECTIONS.get(".".join(parents))
+    if len(parents) == 2 and parents[0] == "disk":
+        model = Disk
     if model is None:
         return []
     return [field.alias or name for name, field in model.model_fields.items()]

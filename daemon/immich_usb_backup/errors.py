@@ -183,6 +183,33 @@ class StateDamaged(BackupError):
     )
 
 
+class ManifestUnusable(BackupError):
+    """The manifest on a disk is damaged, or a newer version wrote it. ``newer``: it is whole, and not for us."""
+
+    code = "manifest-unusable"
+    default_hint = "Install the newest version of immich-usb-backup on this server, then plug the disk in again."
+
+    def __init__(self, message: str, *, newer: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.newer = newer
+
+
+class ForeignBackup(BackupError):
+    """The disk carries the backup of another server."""
+
+    code = "foreign-backup"
+    default_hint = "If this server is to use the disk from now on, run: sudo immich-usb-backup adopt DISK"
+
+
+class FileSystemDamaged(BackupError):
+    """The disk's file system has errors that were not repaired."""
+
+    code = "file-system-damaged"
+    default_hint = (
+        "Check it on a computer (Windows: chkdsk X: /f, Linux: sudo fsck.exfat), then plug the disk in again."
+    )
+
+
 class Interrupted(BackupError):
     """Somebody stopped the run: the service was stopped, or the machine shuts down."""
 

@@ -53,6 +53,8 @@ class Event(Enum):
         _INFO,
         "Backing up to {disk:quote} ({device}, {total_bytes:size}, {free_bytes:size} free)",
     )
+    DISK_WALKED = Kind("2d3e8215261a435291ac1ec2aa01b0eb", _INFO, "Looking at every file on {disk:quote}: {reasons}")
+    PLAN_MADE = Kind("3c451ab643cf4d2483c724cc71d44c0c", _INFO, "{summary}")
     STAGE_DONE = Kind("8c9b388a9a654786be2275331be65421", _INFO, "{summary}")
     FINDING_NOTE = Kind("286d96a619264d178c63e4408f3824c3", _INFO, "{message}")
     FINDING = Kind("46d4a40dde9741ca8557f44a8b6a0872", _WARN, "{message} {hint}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from immich_usb_backup.errors import UnmountBusy
+from immich_usb_backup.errors import ManifestUnusable, UnmountBusy
 from immich_usb_backup.model import BACKUP_FOLDER, Marker, Mount, Partition
+from immich_usb_backup.policy import disk_state
+from immich_usb_backup.policy.disk_state import DiskState
 from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_BYTES, disk_name, find_marker, marker_files
 from immich_usb_backup.ports import Ports, Targets
 from immich_usb_backup.protect import protected
@@ -14,10 +16,13 @@ from immich_usb_backup.release import release
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The marker, or None, and the partition as it then was."""
+    """The marker, or None, and the partition as it then was. ``state`` is what the disk says of itself; ``automounted``:
+    somebody else had mounted it, and it still is."""
 
     marker: Marker | None
     partition: Partition
+    state: DiskState | None = None
+    automounted: bool = False
 
 
 async def look_for_marker(partition: Partition, *, grace_seconds: float, ports: Ports) -> Looked:
@@ -34,10 +39,19 @@ async def look_for_marker(partition: Partition, *, grace_seconds: float, ports: 
     try:
         await protected(mount())  # UDisks2 mounts whether or not somebody still waits for its answer
         marker = await read_marker(mounts[0], ports.targets)
+        state = await _read_state(mounts[0], ports.targets) if marker else None
     finally:
         if any(mount.ours for mount in mounts):
             await protected(release(partition, ports=ports))
-    return Looked(marker, partition)
+    return Looked(marker, partition, state, automounted=not mounts[0].ours)
+
+
+async def _read_state(mount: Mount, targets: Targets) -> DiskState | None:
+    content = await targets.read_root_file(mount, f"{BACKUP_FOLDER}/{disk_state.STATE}", disk_state.STATE_BYTES)
+    try:
+        return disk_state.decode(content) if content is not None else None
+    except ManifestUnusable:
+        return None  # of a newer version: the run says so when it opens the disk
 
 
 async def read_marker(mount: Mount, targets: Targets) -> Marker | None:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from immich_usb_backup.model import LIBRARY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
+from immich_usb_backup.model import COPY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
 from immich_usb_backup.policy.text import counted, duration, harmless, moment, printable, sentence, size
 
 STAGE_WORDS = {
+    Stage.CHECK: "checking the file system",
     Stage.MOUNT: "preparing",
     Stage.DATABASE: "copying the database dump",
     Stage.CONFIG: "copying the configuration",
+    Stage.PLAN: "finding out what is new",
+    Stage.COMPARE: "comparing the disk with the server",
     Stage.UPLOAD: "copying photos (upload)",
     Stage.LIBRARY: "copying photos (library)",
     Stage.PROFILE: "copying profile pictures",
+    Stage.EXTRA: "copying extra folders",
     Stage.FLUSH: "writing the last data to the disk",
     Stage.UNMOUNT: "unmounting",
 }
@@ -84,7 +88,7 @@ def progress_line(progress: Progress) -> str:
     parts = [STAGE_WORDS[progress.stage]]
     if progress.stage is Stage.FLUSH and progress.total:
         parts.append(f"{size(max(0, progress.total - progress.done))} left")
-    elif progress.total and progress.stage in LIBRARY_STAGES:
+    elif progress.total and progress.stage in COPY_STAGES:
         parts.append(f"{size(progress.done)} of {size(progress.total)}")
     if progress.percent is not None:
         parts.append(f"{progress.percent} %")

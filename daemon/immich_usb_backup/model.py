@@ -40,18 +40,45 @@ class Severity(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Mode(StrEnum):
+    """How a run finds out what is to be copied: by sizes and times, by the content of both sides, or not at all
+    (everything is copied again, and then compared)."""
+
+    QUICK = "quick"
+    VERIFY = "verify"
+    FULL = "full"
+
+
+class Health(StrEnum):
+    """What a look at an exFAT file system found. ``dirty``: it was not unmounted, and its structure is sound;
+    ``unknown``: it could not be checked."""
+
+    CLEAN = "clean"
+    DIRTY = "dirty"
+    REPAIRED = "repaired"
+    DAMAGED = "damaged"
+    UNKNOWN = "unknown"
+
+
 class Stage(StrEnum):
     """The steps of a run, in their order."""
 
+    CHECK = "check"
     MOUNT = "mount"
     DATABASE = "database"
     CONFIG = "config"
+    PLAN = "plan"
+    COMPARE = "compare"
     UPLOAD = "upload"
     LIBRARY = "library"
     PROFILE = "profile"
+    EXTRA = "extra"
     FLUSH = "flush"
     UNMOUNT = "unmount"
 
+
+COPY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE, Stage.EXTRA, Stage.COMPARE)
+"""The steps whose progress is counted in bytes."""
 
 LIBRARY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE)
 """The folders with originals, in the order in which a file that Immich moves meanwhile is still met."""
@@ -190,6 +217,28 @@ class RunReport:
     dump: str | None = None
     dump_time: datetime | None = None
     free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCategory:
+    """One kind of what a plan would do: ``new``, ``changed``, ``moved``, ``renamed``, ``deleted``, ``compared``,
+    ``unchanged``, ``links``, ``excluded``, ``unrepresentable``. ``items`` are paths, printable, at most some thousands;
+    ``count`` has all."""
+
+    code: str
+    count: int
+    bytes: int = 0
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What a run would do now: nothing has been changed. ``findings`` are the verdicts: held deletions, missing room."""
+
+    disk: Disk
+    mode: Mode
+    categories: tuple[PlanCategory, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

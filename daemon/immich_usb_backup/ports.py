@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Disk, Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
-from immich_usb_backup.policy.mirror import FileFact, Tree
+from immich_usb_backup.model import Disk, Health, Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
+from immich_usb_backup.policy.copy_check import FileFact
+from immich_usb_backup.policy.manifest import (
+    Change,
+    DiskRecord,
+    Fingerprint,
+    Folder,
+    FolderName,
+    Known,
+    KnownFolder,
+    ManifestHeader,
+)
+
+T = TypeVar("T")
 
 
 class Log(Protocol):
@@ -105,9 +117,6 @@ class Target(Protocol):
     async def names(self, folder: str) -> tuple[str, ...]:
         """The file names in a folder; none where it does not exist."""
 
-    async def scan(self, folder: str) -> Tree:
-        """All files below a folder but the temporary ones; an empty tree where it does not exist."""
-
     async def write(self, folder: str, name: str, produce: Callable[[Sink], None]) -> Written:
         """Write a file whole: under a temporary name, fsynced, read back from the medium, renamed."""
 
@@ -120,13 +129,6 @@ class Target(Protocol):
     async def remove(self, folder: str, name: str) -> None:
         """Remove one file; missing is fine."""
 
-    async def set_aside(self, folder: str, paths: Iterable[bytes], *, into: str) -> int:
-        """Move files of a folder to the same paths below ``into``; nothing is overwritten. Returns how many; one that
-        cannot be moved stays where it is."""
-
-    async def distrust(self, folder: str, paths: Iterable[bytes]) -> None:
-        """Give files a time that no original has, so that only copying them anew makes them look right."""
-
     async def clear_temporary(self, folder: str) -> None:
         """Remove the temporary files of a folder (``TEMPORARY`` in it), with their folder. Missing is fine."""
 
@@ -135,6 +137,48 @@ class Target(Protocol):
 
     async def facts(self, folder: str, paths: Iterable[bytes]) -> Mapping[bytes, FileFact]:
         """Size and time of those of the files that exist."""
+
+    def walk(self, folder: bytes, beat: Callable[[], None]) -> Iterator[Folder]:
+        """All folders below one, each before those in it, sorted, without the temporary ones; nothing where it does not
+        exist. Blocks, for use in a thread; ``beat`` is called at each step."""
+
+    async def fingerprint(self) -> Fingerprint:
+        """What the disk looks like without walking it; a bounded number of reads."""
+
+    async def sha1s(
+        self, paths: Iterable[bytes], progress: Callable[[int], None]
+    ) -> Mapping[bytes, bytes | str | None]:
+        """SHA-1 (20 bytes) of files as the medium has them, not the page cache; None for one that does not exist, a text
+        for one that cannot be read (the disk answers with errors). ``progress`` gets bytes read since the last call."""
+
+    async def copy_in(
+        self, source: Path, files: Mapping[bytes, bytes], progress: Callable[[int], None]
+    ) -> tuple[tuple[bytes, str], ...]:
+        """Copy files under other names: from the path below ``source`` to the path below the backup folder, each written
+        under a temporary name, given the source's time and renamed. Links in the source are not followed. Returns those
+        that could not be: path and reason. ``progress`` gets bytes copied since the last call. Raises like the others
+        where the disk is the reason."""
+
+    async def move(self, pairs: Iterable[tuple[bytes, bytes]], *, beside: bool) -> tuple[tuple[bytes, str], ...]:
+        """Rename files within the backup folder, making folders and removing those that this leaves empty. Nothing is
+        overwritten: where something has the new name already, ``beside`` chooses a free one like it, else it is left.
+        Returns the old paths that were left where they were, with the reason."""
+
+    async def set_times(self, times: Mapping[bytes, int]) -> None:
+        """Set modification times, in nanoseconds since 1970. Missing files are fine."""
+
+    async def remove_files(self, paths: Iterable[bytes]) -> None:
+        """Remove files by their paths below the backup folder, and the folders that this leaves empty. Missing is fine."""
+
+    async def folders(self, folder: str) -> tuple[str, ...]:
+        """The names of the folders in a folder, sorted; none where it does not exist."""
+
+    async def room_taken(self, folder: str) -> int:
+        """Bytes on the disk, in whole clusters, that the files below a folder take."""
+
+    async def consume(self, folder: str, name: str, take: Callable[[IO[bytes]], T]) -> T | None:
+        """Have ``take`` read a file of ours, of any size, as the medium has it; None where it does not exist. ``take``
+        runs in a thread."""
 
     async def free_bytes(self) -> int:
         """Room that is left on the disk."""
@@ -164,6 +208,10 @@ class Targets(Protocol):
         """Open the backup folder, made where it is missing. ``marker_entry`` is a marker file that stands where the
         folder must be: it is moved into it. Raises ``WrongDevice``, ``DiskReadOnly``, ``MarkerUnusable``."""
 
+    async def open_to_read(self, mount: Mount) -> Target:
+        """Open the backup folder as it is, for reading only; one that is not there yet is like an empty one. Raises
+        ``WrongDevice``, ``MarkerUnusable``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveResult:
@@ -176,8 +224,19 @@ class ArchiveResult:
 class Source(Protocol):
     """The server's files, which are only ever read."""
 
-    async def scan(self, folder: Path) -> Tree:
-        """All files below a folder. Raises ``SourceUnreadable`` where it cannot be opened."""
+    def walk(self, folder: Path, beat: Callable[[], None]) -> Iterator[Folder]:
+        """All folders from ``folder`` on, each before those in it, sorted; links are not followed (but ``folder`` may be
+        one). Blocks, for use in a thread; ``beat`` is called at each step. Raises ``SourceUnreadable`` where ``folder``
+        cannot be opened; what cannot be read below it is in the results."""
+
+    async def is_mount_point(self, folder: Path) -> bool:
+        """Whether a file system is mounted there. Raises ``SourceUnreadable``."""
+
+    async def sha1s(
+        self, folder: Path, paths: Iterable[bytes], progress: Callable[[int], None]
+    ) -> Mapping[bytes, bytes | str | None]:
+        """SHA-1 (20 bytes) of files below a folder; None for one that does not exist (any more), a text for one that
+        cannot be read. Links are not followed. ``progress`` gets bytes read since the last call."""
 
     async def names(self, folder: Path) -> tuple[str, ...]:
         """The file names in a folder. Raises ``SourceUnreadable``."""
@@ -249,6 +308,83 @@ class History(Protocol):
         """The newest runs first."""
 
 
+class Manifest(Protocol):
+    """What lies on one disk, open for one run: SQLite in the state directory.
+
+    All changes belong to one transaction until ``commit``. ``folder`` and ``stored_folder`` block (a millisecond at
+    most) and may be called from any one thread while nothing else is under way; the others are for the loop. Everything
+    raises ``StateDamaged`` where the file cannot be used.
+    """
+
+    def folder(self, path: bytes) -> KnownFolder | None:
+        """A folder by the server's path (``b"upload/u1"``; ``b""`` has the roots), or None where none is known."""
+
+    def stored_folder(self, path: bytes) -> KnownFolder | None:
+        """A folder by the disk's path, or None."""
+
+    async def file(self, path: bytes) -> Known | None:
+        """One file by the server's path."""
+
+    async def totals(self) -> tuple[int, int]:
+        """How many files lie on the disk (links not counted), and their bytes."""
+
+    async def apply(self, changes: Iterable[Change | FolderName]) -> None:
+        """Make changes, in their order. Folders come and go with the files in them; a folder's disk name is its own
+        unless a ``FolderName`` came before."""
+
+    async def clear(self) -> None:
+        """Forget all files and folders (the record stays)."""
+
+    async def record(self) -> DiskRecord:
+        """What is remembered beside the files."""
+
+    async def save(self, record: DiskRecord) -> None:
+        """Remember it; holds from ``commit`` on."""
+
+    async def held(self) -> frozenset[bytes]:
+        """The paths (the server's) of the deletions that were held by an earlier run."""
+
+    async def hold(self, paths: Iterable[bytes]) -> None:
+        """Replace them."""
+
+    async def commit(self) -> None:
+        """Make everything since the last commit durable."""
+
+    async def rollback(self) -> None:
+        """Forget everything since the last commit."""
+
+    def write(self, header: ManifestHeader, sink: Sink) -> None:
+        """Write it in the form that lies on the disk (docs/reference/manifest.md). Blocks, for ``Target.write``."""
+
+    def read(self, stream: IO[bytes]) -> ManifestHeader:
+        """Replace all files and folders by what a disk's manifest says. Blocks, for ``Target.consume``. Raises
+        ``ManifestUnusable`` for one that is not whole, not ours or written by a newer version; the old content then
+        still stands."""
+
+    def peek(self, stream: IO[bytes]) -> ManifestHeader:
+        """Only what a disk's manifest says of itself. Blocks, for ``Target.consume``. Raises ``ManifestUnusable``."""
+
+    async def close(self) -> None:
+        """Close it; what is not committed is forgotten."""
+
+
+class Manifests(Protocol):
+    """Opens manifests, one for each file system."""
+
+    async def open(self, uuid: str) -> Manifest:
+        """Open or make the manifest of the disk with this file system. A damaged one is moved aside and begun anew: the
+        disk has a copy. Raises ``StateDamaged`` where a newer version wrote it, or the state directory cannot be used."""
+
+    async def approve(self, uuid: str) -> int:
+        """Approve the deletions that are held, durably. Returns how many those are; 0: nothing was held."""
+
+    async def adopt(self, uuid: str) -> None:
+        """Let the next run take the disk over from another server, durably."""
+
+    async def server_id(self) -> str:
+        """This server's random identity, made at the first call and kept."""
+
+
 class Outbox(Protocol):
     """Where outcomes wait for the notifier."""
 
@@ -279,6 +415,28 @@ class Inhibitor(Protocol):
         """While inside, the machine stays awake. Where that is not possible, a line in the log and nothing else."""
 
 
+class FileSystems(Protocol):
+    """Looks at the structure of a file system that nobody has mounted. The text is what the check said, one printable
+    line. Both take minutes on a large disk, and end what they began when they are cancelled.
+
+    Raise ``DiskGone``, ``BusLost`` or ``DeadlineMissed``; whatever else keeps them from it is ``Health.UNKNOWN``.
+    """
+
+    async def check(self, partition: Partition) -> tuple[Health, str]:
+        """Look, and change nothing. At once where the file system says that it was unmounted properly."""
+
+    async def repair(self, partition: Partition) -> tuple[Health, str]:
+        """Look, and repair what is damaged within the backup folder. Where anything else is, nothing is changed."""
+
+
+class Background(Protocol):
+    """Where long work on values runs."""
+
+    async def __call__(self, work: Callable[[Callable[[], None]], T], *, what: str) -> T:
+        """Run ``work`` beside the loop; it calls what it is given at each small step. Raises what ``work`` raises, and
+        ``DeadlineMissed`` where it does not get on."""
+
+
 class Clock(Protocol):
     """The time."""
 
@@ -300,6 +458,9 @@ class Ports:
     source: Source
     copier: Copier
     history: History
+    manifests: Manifests
+    background: Background
+    file_systems: FileSystems
     outbox: Outbox
     watchers: Watchers
     inhibitor: Inhibitor

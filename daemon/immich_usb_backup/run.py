@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from structlog.contextvars import bound_contextvars
@@ -27,9 +28,8 @@ from immich_usb_backup.errors import (
 from immich_usb_backup.events import Event
 from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
 from immich_usb_backup.model import (
-    IN_FLIGHT,
-    LIBRARY_STAGES,
     Finding,
+    Mode,
     Mount,
     Outcome,
     Partition,
@@ -40,7 +40,6 @@ from immich_usb_backup.model import (
     StageReport,
 )
 from immich_usb_backup.policy.eligibility import judge_partition
-from immich_usb_backup.policy.in_flight import lists_of
 from immich_usb_backup.policy.marker import has_folder_name
 from immich_usb_backup.policy.outcome import conclude, finding_of
 from immich_usb_backup.policy.report import first_report, identify
@@ -48,10 +47,12 @@ from immich_usb_backup.policy.text import duration, utc_stamp
 from immich_usb_backup.ports import Ports, Target
 from immich_usb_backup.protect import protected
 from immich_usb_backup.release import release
+from immich_usb_backup.stages.books import Books
 from immich_usb_backup.stages.config_files import back_up_config
 from immich_usb_backup.stages.context import RunContext, Work
 from immich_usb_backup.stages.database import back_up_database
-from immich_usb_backup.stages.library import back_up_folder, survey
+from immich_usb_backup.stages.file_system import check_file_system
+from immich_usb_backup.stages.mirror import mirror
 
 PULL_SECONDS = 2.0
 """How long the news of a pulled disk may take after its first errors."""
@@ -66,7 +67,9 @@ class Stop:
     """Whether another partition of the same drive waits for its turn."""
 
 
-async def back_up(seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop) -> RunReport | None:
+async def back_up(
+    seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop, mode: Mode | None = None
+) -> RunReport | None:
     """Look for the marker; where it is, back up, unmount, record and tell. None for a disk that is not ours.
 
     Cancelled, it cleans up, records why, and returns the report all the same.
@@ -79,7 +82,7 @@ async def back_up(seen: PartitionSeen, *, config: Config, ports: Ports, stop: St
             return None
         if looked is None:
             return None
-        return await _Run(seen, looked, config=config, ports=ports, stop=stop).story()
+        return await _Run(seen, looked, config=config, ports=ports, stop=stop, mode=mode).story()
 
 
 async def _look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked | None:
@@ -142,9 +145,12 @@ def _run_id(ports: Ports) -> str:
 class _Run:
     """A run on a marked disk."""
 
-    def __init__(self, seen: PartitionSeen, looked: Looked, *, config: Config, ports: Ports, stop: Stop) -> None:
+    def __init__(
+        self, seen: PartitionSeen, looked: Looked, *, config: Config, ports: Ports, stop: Stop, mode: Mode | None
+    ) -> None:
         assert looked.marker is not None
         self._seen = seen
+        self._looked = looked
         self._marker = looked.marker
         self._partition = looked.partition
         self._ports = ports
@@ -154,12 +160,14 @@ class _Run:
         self._flushed = False
         self._unmounted = True
         self._powered_off = False
+        disk = identify(seen, looked.partition, looked.marker.name)
         self._run = RunContext(
             run_id=_run_id(ports),
-            disk=identify(seen, looked.partition, looked.marker.name),
+            disk=disk,
             started=ports.clock.now(),
             config=config,
             ports=ports,
+            mode=mode or config.mode_of(disk.name, disk.label, disk.uuid),
         )
 
     async def story(self) -> RunReport:
@@ -220,14 +228,35 @@ class _Run:
         if self._partition.read_only:
             raise DiskReadOnly(f"{self._partition.device_node} is write-protected")
         target: Target | None = None
+        books = Books()
         try:
+            unclean = await self._check_file_system()
             await protected(self._mount())  # UDisks2 mounts whether or not somebody still waits for its answer
             target = await self._open()
-            await self._copy_everything(Work(run=self._run, target=target))
+            work = await books.open(self._run, target, unclean=unclean)
+            await self._copy_everything(work)
             self._copied = True
+        except asyncio.CancelledError:
+            books.leave_open()
+            raise
         finally:
             if self._mounted is not None:
-                await protected(self._let_go(target))
+                await protected(self._let_go(target, books))
+
+    async def _check_file_system(self) -> bool:
+        """Whether it had not been unmounted properly. A mount that a desktop made is taken over first; where it is busy, it is used unchecked."""
+        if self._looked.automounted:
+            try:
+                await self._ports.disks.unmount(self._partition)
+            except UnmountBusy:
+                return False
+        state = self._looked.state
+        ours = state is not None and state.writing and state.server_id == await self._ports.manifests.server_id()
+        before = len(self._run.findings)
+        unclean = await check_file_system(self._run, self._partition, ours=ours)
+        for finding in self._run.findings[before:]:
+            self._say(finding)
+        return unclean
 
     async def _mount(self) -> None:
         self._unmounted = False
@@ -252,29 +281,30 @@ class _Run:
         return target
 
     async def _copy_everything(self, work: Work) -> None:
-        await work.target.clear_temporary("")
-        await self._stage(Stage.DATABASE, lambda: back_up_database(work))
-        await self._stage(Stage.CONFIG, lambda: back_up_config(work))
-        seen = await survey(work)
-        for stage in LIBRARY_STAGES:
-            await self._stage(stage, lambda stage=stage: back_up_folder(work, stage, seen))  # type: ignore[misc]
-        await work.target.clear_temporary("")
+        await self._stage(lambda: back_up_database(work))
+        await self._stage(lambda: back_up_config(work))
+        before = len(self._run.findings)
+        await mirror(work, self._tell)
+        for finding in self._run.findings[before:]:
+            self._say(finding)
         self._run.free_bytes = await work.target.free_bytes()
 
-    async def _stage(self, stage: Stage, work: Callable[[], Awaitable[StageReport]]) -> None:
+    async def _stage(self, work: Callable[[], Awaitable[StageReport]]) -> None:
         before = len(self._run.findings)
-        report = await work()
+        self._tell(await work())
+        for finding in self._run.findings[before:]:
+            self._say(finding)
+
+    def _tell(self, report: StageReport) -> None:
         self._run.stages.append(report)
         self._ports.log.say(
             Event.STAGE_DONE,
-            stage=stage.value,
+            stage=report.stage.value,
             summary=report.summary,
             seconds=round(report.seconds, 3),
             files=report.files,
             bytes=report.bytes,
         )
-        for finding in self._run.findings[before:]:
-            self._say(finding)
 
     def _say(self, finding: Finding) -> None:
         event = Event.FINDING_NOTE if finding.severity is Severity.NOTE else Event.FINDING
@@ -287,38 +317,36 @@ class _Run:
             count=finding.count,
         )
 
-    async def _let_go(self, target: Target | None) -> None:
+    async def _let_go(self, target: Target | None, books: Books) -> None:
         """Flush, close, unmount, power off. Runs to its end whatever happens; each failure becomes a finding."""
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._unmount)
+            stack.push_async_callback(books.close)
             if target is not None:
-                await self._flush(target)
-                await target.close()
-        finally:
-            await self._unmount()
+                stack.push_async_callback(target.close)
+                await self._flush(target, books)
         if self._unmounted and self._run.config.disks.power_off and not self._stop.drive_wanted():
             await self._power_off()
 
-    async def _flush(self, target: Target) -> None:
+    async def _flush(self, target: Target, books: Books) -> None:
         began = self._ports.clock.monotonic()
+        try:
+            await books.write_manifest()
+        except (
+            BackupError,
+            OSError,
+        ) as error:  # the disk is told to have been left unfinished; the next run repairs it
+            self._note_once(finding_of(_as_backup_error(error)))
         self._run.show_flush(0)
         try:
             await target.flush(self._run.show_flush)
-            await self._forget_in_flight(target)
+            await books.settle()
         except (BackupError, OSError) as error:
             self._note_once(finding_of(_as_backup_error(error)))
             return
         self._flushed = True
         seconds = self._ports.clock.monotonic() - began
         self._done(Stage.FLUSH, seconds, f"Everything is written out to the disk ({duration(seconds)})")
-
-    async def _forget_in_flight(self, target: Target) -> None:
-        """What was copied is on the medium now. What an earlier run left in doubt stays listed until it had its turn."""
-        if self._run.beyond_doubt.issuperset(LIBRARY_STAGES):
-            await target.clear(IN_FLIGHT)
-            return
-        for stage in self._run.beyond_doubt:
-            for name in lists_of(stage.value, await target.names(IN_FLIGHT)):
-                await target.remove(IN_FLIGHT, name)
 
     async def _unmount(self) -> None:
         began = self._ports.clock.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,17 @@ def test_the_benchmark_prints_its_figures() -> None:
     figures = {name: float(value) for name, _, value in (line.rpartition(" ") for line in done.stdout.splitlines())}
     assert {name.strip() for name in figures} >= FIGURES
     assert all(value >= 0 for value in figures.values())
+
+
+def test_the_plans_benchmark_counts_what_it_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.plan", "--files=800", f"--folder={tmp_path}", "--json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    counts = ("files", "to copy", "to move", "to set aside")
+    found = {case: tuple(figures[count] for count in counts) for case, figures in json.loads(done.stdout).items()}
+    assert found == {
+        "no change": (803, 0, 0, 0),
+        "first copy": (803, 803, 0, 0),
+        "1 % changed": (803, 4, 2, 4),
+    }
+    assert list(tmp_path.iterdir()) == []

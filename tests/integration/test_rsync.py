@@ -85,3 +85,14 @@ async def test_a_cancelled_copy_leaves_no_process_behind(source: Path, target: T
     with pytest.raises(asyncio.CancelledError):
         await copying
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+async def test_many_small_files_are_told_of_together(target: Target, tmp_path: Path) -> None:
+    paths = [b"%d" % number for number in range(2000)]
+    for path in paths:
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / os.fsdecode(path)).write_bytes(b"x")
+    seen: list[int] = []
+    await _copy(tmp_path / "source", target, paths, seen)
+    assert seen[-1] == 2000
+    assert len(seen) < 60, len(seen)

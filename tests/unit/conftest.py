@@ -11,6 +11,7 @@ from tests.support.fakes import World
 
 from immich_usb_backup import release
 from immich_usb_backup.config import Config
+from immich_usb_backup.stages import library
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
@@ -46,4 +47,5 @@ def config(media: Path, tmp_path: Path) -> Config:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(release, "_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(library, "PAUSES_SECONDS", (0.0, 0.0, 0.0))
     return World(tmp_path)

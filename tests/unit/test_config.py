@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from immich_usb_backup import config
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import ConfigError
-from immich_usb_backup.model import Outcome
+from immich_usb_backup.model import Mode, Outcome
 
 MAIL = '[mail]\nhost = "mail.example.org"\nto = ["me@example.org"]\n'
 
@@ -56,7 +56,7 @@ def test_all_mistakes_come_at_once() -> None:
         ("power_off = true", "power_off: there is no such option, did you mean disks.power_off?"),
         (MAIL + "form = 'a@b.c'", "mail.form: there is no such option, did you mean mail.from?"),
         ("[database]\nmedia_location = '/x'", "did you mean media_location (before the first [section])?"),
-        ("[disk]\nx = 1", "disk: there is no such option, did you mean disks?"),
+        ("[dsks]\nx = 1", "dsks: there is no such option, did you mean disks?"),
         ("zzz = 1", "zzz: there is no such option"),
     ],
 )
@@ -133,3 +133,28 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(ConfigError, match="cannot be read"):
             config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[extra]\n"a b" = "/mnt"', "extra.a b: the name of an extra folder has 1 to 40 letters, digits, - or _"),
+        ('[extra]\nupload = "/mnt"', "extra.upload: this name is taken"),
+        ('[extra]\npics = "/a"\nPics = "/b"', "extra: two names differ only in case"),
+        ('[exclude]\nupload = ["[z"]', "exclude.upload: "),
+        ('[exclude]\npictures = ["*.tmp"]', "exclude: there is no folder 'pictures'; the folders are upload, library"),
+        ("[disk]\nBlue = 1", "disk.Blue: should be a table"),
+        ('[disk.Blue]\nmod = "full"', "disk.Blue.mod: there is no such option, did you mean disk.Blue.mode?"),
+        ('[disk.Blue]\nmode = "slow"', "disk.Blue.mode: should be 'quick', 'verify' or 'full'"),
+        ("[deletions]\nhold_percent = 101", "deletions.hold_percent: should be less than or equal to 100"),
+    ],
+)
+def test_mistakes_in_what_is_mirrored_are_named(text: str, problem: str) -> None:
+    assert problem in _problems(text)[0]
+
+
+def test_the_first_name_of_a_disk_that_is_configured_sets_its_mode() -> None:
+    found = _parse('[disk.Blue]\nmode = "verify"\n[disk."ABCD-1234"]\nmode = "full"')
+    assert found.mode_of("Blue", "STICK", "ABCD-1234") is Mode.VERIFY
+    assert found.mode_of("Red", "STICK", "ABCD-1234") is Mode.FULL
+    assert found.mode_of("Red") is Mode.QUICK

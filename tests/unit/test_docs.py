@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gzip
 import importlib
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,15 @@ import pytest
 from immich_usb_backup import config, dbus_names, errors
 from immich_usb_backup.__main__ import COMMANDS, main
 from immich_usb_backup.adapters.journal import PREFIX, journal_fields
+from immich_usb_backup.cli import plan
 from immich_usb_backup.errors import BackupError
 from immich_usb_backup.events import Event
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY
+from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY, Outcome, Stage
+from immich_usb_backup.policy import library_findings
 from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_ENDINGS
+from immich_usb_backup.policy.whole_plan import Steps, combine
+from immich_usb_backup.requests import Refusal
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCE = CHECKOUT / "daemon/immich_usb_backup"
@@ -73,8 +81,11 @@ def _calls(name: str) -> Iterator[ast.Call]:
 
 
 def _options(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
-    """Each option with its dotted name, its schema, and whether it is required."""
+    """Each option with its dotted name, its schema, and whether it is required. A table whose names the user chooses is
+    ``extra.NAME``, and a section in it ``disk.NAME.mode``."""
     for name, field in schema["properties"].items():
+        if (chosen := field.get("additionalProperties")) is not None:
+            name, field = f"{name}.NAME", chosen
         reference = next((part["$ref"] for part in (field, *field.get("anyOf", ())) if "$ref" in part), None)
         if reference is None:
             yield name, field, False
@@ -85,6 +96,8 @@ def _options(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "$ref" in field:
+        return {**schema["$defs"][field["$ref"].rpartition("/")[2]], **field}
     items = field.get("items", {})
     if "$ref" in items:
         return {**field, "items": schema["$defs"][items["$ref"].rpartition("/")[2]]}
@@ -101,7 +114,8 @@ def _kind(field: Mapping[str, Any]) -> str:
         inner = _kind(field["items"])
         return f"list of {inner}s" if inner == "path" else f"list of {inner}"
     if field["type"] == "integer":
-        return f"whole number, {field['minimum']} to {field['maximum']}"
+        limits = f"{field['minimum']} to {field['maximum']}" if "maximum" in field else f"{field['minimum']} and up"
+        return f"whole number, {limits}"
     return "true or false" if field["type"] == "boolean" else "path" if field.get("format") == "path" else "text"
 
 
@@ -167,10 +181,32 @@ def _finding_codes() -> set[str]:
             codes.add(str(value.value))
         else:
             assert ast.unparse(value) in {"finding.code", "error.code", "code"}, "a code that this test cannot read"
-    for call in _calls("about_files"):
-        assert isinstance(call.args[0], ast.Constant), "a code that this test cannot read"
-        codes.add(str(call.args[0].value))
+    for module in _python_files():
+        codes |= _codes_about_files(module)
     return codes
+
+
+def _codes_about_files(module: ast.Module) -> set[str]:
+    """The codes that are handed to ``about_files``, also by way of a function of this module that hands one on."""
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and _takes_a_code(node)]
+    handing_on = {id(call): function.name for function in functions for call in _about_files(function, {"about_files"})}
+    codes: set[str] = set()
+    for call in _about_files(module, {"about_files", *handing_on.values()}):
+        if id(call) in handing_on:
+            assert ast.unparse(call.args[0]) == "code", "a code that this test cannot read"
+        else:
+            assert isinstance(call.args[0], ast.Constant), "a code that this test cannot read"
+            codes.add(str(call.args[0].value))
+    return codes
+
+
+def _takes_a_code(function: ast.FunctionDef) -> bool:
+    return bool(function.args.args) and function.args.args[0].arg == "code"
+
+
+def _about_files(inside: ast.AST, names: set[str]) -> list[ast.Call]:
+    nodes = [node for node in ast.walk(inside) if isinstance(node, ast.Call)]
+    return [node for node in nodes if getattr(node.func, "id", getattr(node.func, "attr", None)) in names]
 
 
 def test_every_code_is_explained() -> None:
@@ -227,6 +263,12 @@ def _said() -> Iterable[str]:
     for name in ("say", "bound_contextvars"):
         for call in _calls(name):
             yield from (keyword.arg for keyword in call.keywords if keyword.arg is not None)
+            together = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg is None]
+            assert set(together) <= {"library_findings.counts(plan, steps)", "about"}, (
+                "fields that this test cannot read"
+            )
+    yield from library_findings.counts(combine(()), Steps())
+    yield from ("run", "disk", "channel")  # the notifier's ``about``
     yield "code"
 
 
@@ -240,8 +282,13 @@ def test_every_journal_field_is_documented() -> None:
 def test_the_bus_is_documented() -> None:
     text = (REFERENCE / "dbus.md").read_text()
     names = [value for name, value in vars(dbus_names).items() if name.isupper()]
-    assert len(names) == 8
+    assert len(names) == 13
     assert [name for name in names if f"`{name}" not in text] == []
+    errors_documented = {_code(row[0])[0].lstrip(".") for row in _rows(_section(text, "Methods")) if row[0][1] == "."}
+    assert errors_documented == set(Refusal)
+    for line, values in (("- `stage`:", Stage), ("- `outcome`:", Outcome), ("`code` of a category:", plan.WORDS)):
+        sentence = text.partition(line)[2].partition(".")[0]
+        assert set(_code(sentence)) == set(values), line
 
 
 # Layout, marker -------------------------------------------------------------------------------------------
@@ -252,6 +299,89 @@ def test_the_names_on_the_disk() -> None:
     marker = (HOW_TO / "prepare-a-disk.md").read_text()
     assert all(name in layout for name in (f"{BACKUP_FOLDER}/", TEMPORARY, INNER_MARKER))
     assert all(name in marker for name in (f"`{BACKUP_FOLDER}`", INNER_MARKER, *MARKER_ENDINGS))
+
+
+# Restoring ------------------------------------------------------------------------------------------------
+
+
+def _renaming_program() -> str:
+    blocks = [code for _, _, code in _FENCE.findall((HOW_TO / "restore-by-hand.md").read_text())]
+    (block,) = (str(code) for code in blocks if "<<'END'" in code)
+    return block.partition("<<'END'\n")[2].partition("\nEND\n")[0]
+
+
+def _put_back(tmp_path: Path, *lines: object) -> None:
+    """Run what the page says on a folder ``library`` that was copied back, and an extra one."""
+    manifest = tmp_path / "manifest.jsonl.gz"
+    text = "".join(
+        json.dumps(line) + "\n" for line in ({"format": "immich-usb-backup manifest"}, *lines, {"end": True})
+    )
+    manifest.write_bytes(gzip.compress(text.encode()))
+    places = (f"library={tmp_path / 'media/library'}", f"extra/pictures={tmp_path / 'pictures'}")
+    command = [sys.executable, "-", str(manifest), *places]
+    subprocess.run(command, input=_renaming_program().encode(), check=True, timeout=60)
+
+
+def _files(folder: Path) -> dict[bytes, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {os.fsencode(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def _made(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_what_the_page_on_restoring_says_gives_names_and_links_back(tmp_path: Path) -> None:
+    library = _made(tmp_path / "media/library", "anna/Paris_~aa/12_30~bb.jpg", "anna/Paris_~aa/plain.jpg", "_t_~cc.jpg")
+    pictures = _made(tmp_path / "pictures", "con_~dd.jpg", "found~.jpg")
+    _put_back(
+        tmp_path,
+        {"folder": "extra"},
+        {"folder": "extra/pictures"},
+        ["con.jpg", 1, 2, None, None, "con_~dd.jpg"],
+        ["found~~.jpg", 1, 2, None, None, "found~.jpg", None, True],
+        {"folder": "library"},
+        ["\udce9t\udce9.jpg", 1, 2, "a" * 40, 3, "_t_~cc.jpg"],
+        {"folder": "library/anna"},
+        {"folder": "library/anna/Paris: Mai", "stored": "library/anna/Paris_~aa"},
+        ["12:30.jpg", 1, 2, None, None, "12_30~bb.jpg"],
+        ["best", 0, 0, None, None, "", "../../best-of"],
+        ["plain.jpg", 1, 2],
+    )
+    assert _files(library) == {
+        b"anna/Paris: Mai/12:30.jpg": b"anna/Paris_~aa/12_30~bb.jpg",
+        b"anna/Paris: Mai/plain.jpg": b"anna/Paris_~aa/plain.jpg",
+        b"\xe9t\xe9.jpg": b"_t_~cc.jpg",
+    }
+    assert _files(pictures) == {b"con.jpg": b"con_~dd.jpg", b"found~.jpg": b"found~.jpg"}
+    assert (library / "anna/Paris: Mai/best").readlink() == Path("../../best-of")
+
+
+def test_what_the_page_on_restoring_says_replaces_nothing_and_stays_where_it_is_told(tmp_path: Path) -> None:
+    """The disk may have been in other hands, and the page has root run this."""
+    library = _made(tmp_path / "media/library", "12:30.jpg", "12_30~bb.jpg", "loop/x")
+    outside = _made(tmp_path / "outside", "precious")
+    _put_back(
+        tmp_path,
+        {"folder": "library"},
+        ["12:30.jpg", 1, 2, None, None, "12_30~bb.jpg"],
+        ["../../outside/new", 1, 2, None, None, "12_30~bb.jpg"],
+        ["new", 1, 2, None, None, "../../outside/precious"],
+        ["way", 0, 0, None, None, "", "../../outside"],
+        {"folder": "library/../../outside"},
+        ["new", 1, 2, None, None, "precious"],
+        {"folder": "library/loop", "stored": "library/../../outside"},
+        ["new", 1, 2, None, None, "precious"],
+        {"folder": "library/way"},
+        ["new", 1, 2, None, None, "precious"],
+        {"folder": "elsewhere"},
+        ["new", 1, 2, None, None, "precious"],
+    )
+    assert _files(outside) == {b"precious": b"precious"}
+    assert _files(library) == {b"12:30.jpg": b"12:30.jpg", b"12_30~bb.jpg": b"12_30~bb.jpg", b"loop/x": b"loop/x"}
 
 
 # Links ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from immich_usb_backup.policy import in_flight
-from immich_usb_backup.policy.mirror import FileFact, Tree, plan_mirror
+from immich_usb_backup.policy.manifest import SourceFile
+from immich_usb_backup.policy.plan import Item
 
 NAMES = [b"a/b.jpg", b"line\nend", b"caf\xe9"]
 
@@ -20,27 +21,23 @@ def test_a_list_that_was_cut_off_is_not_believed(length: int) -> None:
     assert in_flight.decode(in_flight.encode(NAMES)[:length]) is None
 
 
+@pytest.mark.parametrize("content", [b"\0" * 4096, b"\0\0", b"a\0\0\0", b"\0a\0\0"])
+def test_a_list_of_zeros_is_not_believed(content: bytes) -> None:
+    assert in_flight.decode(content) is None
+
+
 def test_portions_hold_everything_once_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "BATCH_BYTES", 10)
     monkeypatch.setattr(in_flight, "BATCH_FILES", 3)
-    copy = {b"%d" % number: FileFact(size, 0) for number, size in enumerate([4, 4, 4, 99, 0, 0, 0, 0])}
-    portions = [[fact.size for fact in batch.values()] for batch in in_flight.batches(copy)]
+    sizes = [4, 4, 4, 99, 0, 0, 0, 0]
+    items = [Item(b"%d" % number, b"", SourceFile(size, 0)) for number, size in enumerate(sizes)]
+    portions = [[item.file.size for item in batch] for batch in in_flight.batches(items)]
     assert portions == [[4, 4], [4], [99], [0, 0, 0], [0]]
-
-
-def test_copying_in_place_of_old_files_needs_room_for_one_of_them_only() -> None:
-    files = {b".immich": FileFact(1, 0)} | {b"%d" % number: FileFact(4096, 0) for number in range(100)}
-    plan = plan_mirror(Tree(files=files), Tree(files=files), doubtful=frozenset(files))
-    assert (len(plan.copy), len(plan.doubted), plan.unchanged) == (101, 101, 0)
-    assert plan.space_needed(4096) == 4096
-
-
-def test_a_list_of_zeros_is_not_believed() -> None:
-    assert in_flight.decode(b"\0" * 4096) is None
+    assert list(in_flight.batches([])) == []
 
 
 def test_a_new_list_never_takes_the_name_of_an_old_one() -> None:
-    names = ["upload.2", "upload.10", "library.3", "upload.x", "uploads.4"]
-    assert in_flight.lists_of("upload", names) == ("upload.2", "upload.10")
-    assert in_flight.next_list("upload", names) == "upload.11"
-    assert in_flight.next_list("profile", names) == "profile.1"
+    names = ["files.2", "files.10", "files.x", "files.", "other.4", "7", "files.3.tmp"]
+    assert in_flight.lists(names) == ("files.2", "files.10")
+    assert in_flight.next_list(names) == "files.11"
+    assert in_flight.next_list(["7", "other.9"]) == "files.1"

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _look(config: Config) -> Iterator[tuple[bool, str]]:
     yield from (_folder(config.media_location / stage.value) for stage in LIBRARY_STAGES)
+    yield from (_readable(path, f"extra.{name}") for name, path in config.extra.items())
     yield _dumps(config.dumps)
     yield from (_readable(path, "config_files") for path in config.config_files)
     if config.mail:

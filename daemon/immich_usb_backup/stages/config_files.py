@@ -8,6 +8,7 @@ from immich_usb_backup.policy.outcome import about_files
 from immich_usb_backup.policy.text import counted, size
 from immich_usb_backup.ports import ArchiveResult, Sink
 from immich_usb_backup.stages.context import Work
+from immich_usb_backup.stages.proofs import remove, sha256_on_disk, write_proven
 
 FOLDER = "config"
 
@@ -23,7 +24,7 @@ async def back_up_config(work: Work) -> StageReport:
     if equal is None:
         archive = _Archive(work)
         name = archive_name(run.started.astimezone(), await work.target.names(FOLDER))
-        written = await work.target.write(FOLDER, name, archive.produce)
+        written = await write_proven(work, FOLDER, name, archive.produce)
         result = archive.result
         if not result.unreadable:  # else an older zip may be the only one with what is missing in this one
             await _prune(work, name)
@@ -43,7 +44,7 @@ async def _unchanged(work: Work) -> tuple[str | None, ArchiveResult]:
     source, paths = work.run.ports.source, work.run.config.config_files
     sha256, result = await source.archive_sha256(paths)
     newest = newest_archive(await work.target.names(FOLDER))
-    same = newest is not None and await work.target.sha256(FOLDER, newest) == sha256
+    same = newest is not None and await sha256_on_disk(work, FOLDER, newest) == sha256
     return (newest if same else None), result
 
 
@@ -64,7 +65,7 @@ async def _prune(work: Work, written: str) -> None:
     for name in superfluous_archives(
         await work.target.names(FOLDER), keep=work.run.config.keep_config_files, never=written
     ):
-        await work.target.remove(FOLDER, name)
+        await remove(work, FOLDER, name)
 
 
 def _judge(result: ArchiveResult) -> tuple[Finding, ...]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from immich_usb_backup.config import Config
-from immich_usb_backup.model import Disk, Finding, Progress, Stage, StageReport
-from immich_usb_backup.ports import Ports, Target
+from immich_usb_backup.model import Disk, Finding, Mode, Progress, RunReport, Stage, StageReport
+from immich_usb_backup.policy.disk_state import DiskState
+from immich_usb_backup.policy.manifest import DiskRecord
+from immich_usb_backup.ports import Manifest, Ports, Target
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,13 +21,12 @@ class RunContext:
     started: datetime
     config: Config
     ports: Ports
+    mode: Mode = Mode.QUICK
     findings: list[Finding] = field(default_factory=list)
     stages: list[StageReport] = field(default_factory=list)
     dump: str | None = None
     dump_time: datetime | None = None
     free_bytes: int | None = None
-    beyond_doubt: set[Stage] = field(default_factory=set)
-    """Folders of which nothing is in doubt once everything has been flushed; their lists may then leave the disk."""
     bytes_planned: int = 0
     bytes_done: int = 0
     bytes_copied: int = 0
@@ -54,9 +55,46 @@ class RunContext:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Work:
-    """A run with its disk open."""
+    """A run with its disk open, and what is known of that disk.
+
+    ``state`` is what the disk said of itself when it was opened, ``generation`` that of the manifest on it now; ``record`` what the server remembers of it, kept up to
+    date on the way; ``walk_because`` why the manifest cannot be believed, empty where it can; ``doubtful`` the disk's
+    paths of files that a run was writing when it was cut off.
+    """
 
     run: RunContext
     target: Target
+    manifest: Manifest
+    server_id: str
+    state: DiskState | None
+    generation: str
+    record: DiskRecord
+    walk_because: tuple[str, ...]
+    doubtful: frozenset[bytes] = frozenset()
+    altered: frozenset[bytes] = frozenset()
+    """The disk's paths of files that are not as they were left."""
+    unresolved: set[bytes] = field(default_factory=set)
+    """Those of the doubtful files that have not had their turn yet."""
+    changed: bool = False
+    """Whether the manifest on the disk is no longer true."""
+    writing: bool = False
+    """Whether this run has written to the disk."""
+    aside: int = 0
+    """Files that have just been moved into ``deleted/``, without the originals that changed in size."""
+    copied: bool = False
+    """Whether anything has been copied since the last flush."""
+    unfinished: RunReport | None = None
+    """The run that left the disk unfinished, where the history knows it."""
+    approval_files: tuple[str, ...] = ()
+    """Files on the disk by which a person approves held deletions."""
+    unsettled: bool = False
+    """Whether the manifest may not be true to the disk: it was not walked yet, or something ended in the middle."""
+    in_flight: bool = False
+    """Whether lists of files in flight lie on the disk."""
+
+    @property
+    def believed(self) -> bool:
+        """Whether what the server remembers of the disk may be taken for what lies there."""
+        return not self.walk_because

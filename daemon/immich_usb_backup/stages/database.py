@@ -11,6 +11,7 @@ from immich_usb_backup.policy.dumps import DumpName, newest_first, superfluous
 from immich_usb_backup.policy.outcome import about_files, finding_of
 from immich_usb_backup.policy.text import moment, size
 from immich_usb_backup.stages.context import Work
+from immich_usb_backup.stages.proofs import remove, sha256_on_disk, write_proven
 
 FOLDER = "database"
 
@@ -76,11 +77,11 @@ async def _copy(work: Work, dump: DumpName) -> StageReport:
     path = work.run.config.dumps / dump.name
     source, clock = work.run.ports.source, work.run.ports.clock
     began = clock.monotonic()
-    if await work.target.sha256(FOLDER, dump.name) == await source.sha256(path):
+    if await sha256_on_disk(work, FOLDER, dump.name) == await source.sha256(path):
         seconds = clock.monotonic() - began
         text = f"Database dump of {moment(dump.time)}: already on the disk, read back and equal"
         return StageReport(stage=Stage.DATABASE, seconds=seconds, summary=text)
-    written = await work.target.write(FOLDER, dump.name, lambda sink: source.copy_into(path, sink))
+    written = await write_proven(work, FOLDER, dump.name, lambda sink: source.copy_into(path, sink))
     await _prove(work, dump, written.sha256)
     work.run.bytes_copied += written.size
     return StageReport(
@@ -95,7 +96,7 @@ async def _copy(work: Work, dump: DumpName) -> StageReport:
 async def _prove(work: Work, dump: DumpName, copied: str) -> None:
     """The copy must be the file that was judged good, not one that changed in between."""
     if await work.run.ports.source.sha256(work.run.config.dumps / dump.name) != copied:
-        await work.target.remove(FOLDER, dump.name)
+        await remove(work, FOLDER, dump.name)
         raise SourceUnreadable(
             f"{dump.name} changed while it was copied", hint="Plug the disk in again when Immich's backup job is over."
         )
@@ -104,4 +105,4 @@ async def _prove(work: Work, dump: DumpName, copied: str) -> None:
 async def _prune(work: Work, proven: str) -> None:
     """Let go of the oldest dumps, now that a good one is safely there."""
     for name in superfluous(await work.target.names(FOLDER), keep=work.run.config.database.keep, never=proven):
-        await work.target.remove(FOLDER, name)
+        await remove(work, FOLDER, name)
