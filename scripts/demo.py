@@ -18,8 +18,8 @@ from immich_usb_backup.policy.text import counted, size
 
 FOLDERS = ("upload", "library", "profile")
 MARKER_TEXT = 'name = "Blue"\n'
-_SAMPLE_DISK_MIB = 512
-_ROOM_MIB = 2048
+_SAMPLE_DISK_MIB = 2300
+_ROOM_MIB = 2300
 
 
 def main() -> int:
