@@ -27,7 +27,8 @@ async def take_stock(work: Work, *, dry: bool = False) -> None:
         return
     run = work.run
     run.show(Stage.PLAN)
-    run.ports.log.say(Event.DISK_WALKED, disk=run.disk.name, reasons="; ".join(work.walk_because))
+    if work.state is not None or work.record.generation:  # else nothing was ever backed up to it
+        run.ports.log.say(Event.DISK_WALKED, disk=run.disk.name, reasons="; ".join(work.walk_because))
     if not dry:
         await begin_writing(work)
         await work.target.clear_temporary("")
