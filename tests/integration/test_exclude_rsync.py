@@ -93,7 +93,7 @@ PARTS = ["a", "b", "c", "ab", ".", "/", "*", "**", "***", "?", "[ab]", "[!a]", "
          "\\*", "[]a]", "[a-]", "\u00e9", "[!", "[:", ":]", "B1"]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(patterns=st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=7).map("".join), min_size=1, max_size=2))
 def test_patterns_by_chance(tree: Path, patterns: list[str]) -> None:
     _same(tree, patterns)

@@ -6,15 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from tests.support.fakes import World
 
 from immich_usb_backup import release
 from immich_usb_backup.config import Config
 from immich_usb_backup.stages import library
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 DUMP_TEXT = "--\n-- PostgreSQL database dump\n--\n\nSELECT 1;\n\n--\n-- PostgreSQL database dump complete\n--\n"
 DUMP_NAME = "immich-db-backup-20261120T020000-v2.5.2-pg14.19.sql.gz"

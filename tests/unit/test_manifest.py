@@ -432,7 +432,7 @@ trees = st.dictionaries(
 
 
 @given(trees, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_tree_goes_to_the_disk_and_comes_back_the_same(tree: dict[bytes, set[bytes]], random: Any) -> None:
     changes: list[Change | FolderName] = []
     for folder, names in tree.items():

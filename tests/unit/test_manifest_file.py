@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from immich_usb_backup.adapters import manifest_file
@@ -148,7 +148,6 @@ files = st.dictionaries(names, known, min_size=1, max_size=4).map(
 
 
 @given(st.dictionaries(names, st.tuples(names, files), max_size=4))
-@settings(deadline=None)
 def test_any_names_and_values_come_back(folders: dict[bytes, tuple[bytes, list[Known]]]) -> None:
     contents = [Content(b"upload", b"upload", [IMMICH])]
     contents += [
