@@ -80,6 +80,12 @@ def test_a_fingerprint_tells_of_other_hands(at: int, tmp_path: Path) -> None:
     assert _fingerprint(at).entries != before
 
 
+def test_a_fingerprint_does_not_ask_for_what_makes_the_kernel_read_folders(at: int, tmp_path: Path) -> None:
+    before = _fingerprint(at)
+    os.utime(tmp_path / "upload", ns=(0, 4_000_000_000))
+    assert _fingerprint(at) == before
+
+
 def test_a_fingerprint_keeps_odd_names(at: int, tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff")).touch()
     assert os.fsdecode(b"\xff") in {name for name, *_ in _fingerprint(at).entries}

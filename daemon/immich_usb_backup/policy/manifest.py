@@ -89,7 +89,7 @@ class FolderName(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What a disk looks like without walking it: free clusters, and the entries of the backup folder (name, whether it is
-    a folder, size in bytes (0 for folders), modification time in whole units of two seconds), sorted."""
+    a folder; of files the size in bytes and the modification time in whole units of two seconds, of folders 0), sorted."""
 
     free_clusters: int
     entries: tuple[tuple[str, bool, int, int], ...]

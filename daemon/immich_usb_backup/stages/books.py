@@ -25,7 +25,8 @@ class Books:
         self._work = None
 
     async def write_manifest(self) -> None:
-        """Bring the disk's manifest up to date. Raises what the disk answers; then the disk counts as unfinished."""
+        """Bring the disk's manifest up to date, after what it speaks of has been flushed. Raises what the disk answers; then
+        the disk counts as unfinished."""
         if self._work is None:
             return
         work, self._work = self._work, None

@@ -8,7 +8,7 @@ from immich_usb_backup.policy.outcome import about_files
 from immich_usb_backup.policy.text import counted, size
 from immich_usb_backup.ports import ArchiveResult, Sink
 from immich_usb_backup.stages.context import Work
-from immich_usb_backup.stages.proofs import remove, sha256_on_disk, write_proven
+from immich_usb_backup.stages.proofs import proven_names, remove, sha256_on_disk, write_proven
 
 FOLDER = "config"
 
@@ -43,7 +43,7 @@ async def _unchanged(work: Work) -> tuple[str | None, ArchiveResult]:
     """The newest zip on the disk, when a new one would be the same; nothing is written to find out."""
     source, paths = work.run.ports.source, work.run.config.config_files
     sha256, result = await source.archive_sha256(paths)
-    newest = newest_archive(await work.target.names(FOLDER))
+    newest = newest_archive(proven_names(work, FOLDER) or await work.target.names(FOLDER))
     same = newest is not None and await sha256_on_disk(work, FOLDER, newest) == sha256
     return (newest if same else None), result
 

@@ -38,7 +38,8 @@ async def back_up_database(work: Work) -> StageReport:
         run.note(replace(finding_of(error), severity=Severity.PARTIAL))
         return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="The database dump could not be copied")
     run.dump, run.dump_time = choice.good.name, choice.good.time
-    await _prune(work, choice.good.name)
+    if report.files or not work.believed:  # else nothing has come since the last time, and the folder is not read
+        await _prune(work, choice.good.name)
     return report
 
 

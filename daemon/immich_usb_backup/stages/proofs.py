@@ -20,6 +20,14 @@ async def sha256_on_disk(work: Work, folder: str, name: str) -> str | None:
     return found
 
 
+def proven_names(work: Work, folder: str) -> tuple[str, ...]:
+    """The names in a folder of those files of ours whose content is known, without reading the disk; none where it cannot
+    be believed."""
+    if not work.believed:
+        return ()
+    return tuple(name for above, _, name in (path.rpartition("/") for path in work.record.proofs) if above == folder)
+
+
 async def write_proven(work: Work, folder: str, name: str, produce: Callable[[Sink], None]) -> Written:
     """Write a file whole, read it back, and remember what it is."""
     await begin_writing(work)
