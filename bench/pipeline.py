@@ -94,7 +94,7 @@ class Bench:
     async def ours(self, number: int) -> Ours:
         """Plug a disk in and wait for the outcome."""
         config = self.folder / "config.toml"
-        disks = '[disks]\ntransports = ["loop"]\nautomounter_grace_seconds = 0\n'
+        disks = '[disks]\ntransports = ["loop"]\nautomounter_grace_seconds = 0\nreserve_megabytes = 0\n'
         config.write_text(f'media_location = "{self.media}"\n{disks}')
         with host.exfat_disk(self.mebibytes, "Bench", populate=host.make_marker) as disk:
             disk.detach()
