@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from .backup import Backup
 from .guest import Guest
 from .image import guest_image
 from .installing import Installed, install
@@ -55,3 +56,18 @@ async def _no_disk_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[
 async def installed(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The project, installed in the guest from a checkout and wheels; without a configuration yet."""
     return await install(guest, tmp_path_factory.mktemp("installed"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+    """The guest with Immich's files and our service running."""
+    backup = Backup(guest)
+    await backup.set_up(tmp_path_factory.mktemp("server"))
+    return backup
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def backup(server: Backup) -> Backup:
+    """The service, idle and without memories."""
+    await server.start_over()
+    return server

@@ -68,6 +68,14 @@ class _Disk:
     throttle: str
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A sector (512 bytes, from the start of the disk) that answers `read` or `write` requests with an I/O error."""
+
+    sector: int
+    iotype: str
+
+
 class Guest:
     """One running guest; an asynchronous context manager."""
 
@@ -245,6 +253,8 @@ class Guest:
         serial: str | None = None,
         removable: bool = True,
         usb: bool = True,
+        read_only: bool = False,
+        faults: Sequence[Fault] = (),
         write_bytes_per_second: int | None = None,
     ) -> None:
         """Plug in a disk with the raw `image` in it: a USB stick, or with `usb=False` a SCSI disk."""
@@ -253,7 +263,7 @@ class Guest:
         self._plug_count += 1
         disk = _Disk(serial or f"SN{name}", f"disk-{name}", f"node{self._plug_count}", f"limit{self._plug_count}")
         await self.qmp("object-add", {"qom-type": "throttle-group", "id": disk.throttle})
-        await self.qmp("blockdev-add", _throttled_raw(disk, image))
+        await self.qmp("blockdev-add", _throttled_raw(disk, image, read_only=read_only, faults=faults))
         self._plugged[name] = disk
         if write_bytes_per_second is not None:
             await self.throttle(name, write_bytes_per_second)
@@ -353,12 +363,16 @@ class Guest:
         return GuestError("\n".join([message, *logs]))
 
 
-def _throttled_raw(disk: _Disk, image: Path) -> dict[str, object]:
+def _throttled_raw(disk: _Disk, image: Path, *, read_only: bool, faults: Sequence[Fault]) -> dict[str, object]:
     """A block device on a raw file, behind a throttle that lets everything pass until it is told otherwise."""
-    cache = {"direct": False, "no-flush": True}
-    file = {"driver": "file", "filename": str(image)}
-    raw = {"driver": "raw", "cache": cache, "file": file | {"cache": cache}}
-    return {"driver": "throttle", "node-name": disk.node, "throttle-group": disk.throttle, "file": raw}
+    common = {"cache": {"direct": False, "no-flush": True}, "read-only": read_only}
+    lowest: dict[str, object] = {"driver": "file", "filename": str(image), **common}
+    if faults:
+        errors = [{"event": "none", "iotype": fault.iotype, "sector": fault.sector, "errno": 5} for fault in faults]
+        lowest = {"driver": "blkdebug", "image": lowest, "inject-error": errors, **common}
+    raw = {"driver": "raw", "file": lowest, **common}
+    top = {"driver": "throttle", "node-name": disk.node, "throttle-group": disk.throttle, "read-only": read_only}
+    return {**top, "file": raw}
 
 
 async def _deleted(events: EventListener, device: str) -> None:

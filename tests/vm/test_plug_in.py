@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from email import message_from_string
 from email.policy import default
 from pathlib import Path
 
-import pytest
-import pytest_asyncio
-
-from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, marked_image
+from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, everything_else, marked_image
 from tests.vm.guest import Guest
 from tests.vm.image import exfat_image, ext4_image, image_hash, mounted_exfat
-from tests.vm.installing import Installed
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Backup:
-    """The guest with Immich's files and our service running."""
-    backup = Backup(guest)
-    await backup.set_up(tmp_path_factory.mktemp("server"))
-    return backup
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def backup(server: Backup) -> Backup:
-    """The service, idle and without memories."""
-    await server.start_over()
-    return server
-
-
-def _everything_else(image: Path) -> dict[str, str]:
-    """Hashes of all files on a stick but ours."""
-    found = {}
-    with mounted_exfat(image) as root:
-        for path in root.rglob("*"):
-            place = path.relative_to(root)
-            if path.is_file() and not place.parts[0].startswith("immich-server-backups"):
-                found[str(place)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 async def test_a_marked_stick_is_backed_up_unmounted_and_told(backup: Backup, tmp_path: Path) -> None:
     owners = {"holiday.txt": b"mine", "Photos/old.jpg": bytes(range(256)) * 1000}
     image = marked_image(tmp_path / "blue.img", extra=owners)
-    before = _everything_else(image)
+    before = everything_else(image)
     await backup.guest.plug("blue", image)
     assert await backup.outcome() == "ok", await backup.story()
     assert not await backup.is_mounted(await backup.guest.device("blue"))
@@ -53,7 +22,7 @@ async def test_a_marked_stick_is_backed_up_unmounted_and_told(backup: Backup, tm
     assert "Subject: 'Blue' is backed up: safe to unplug" in mail
     await backup.guest.pull("blue")
     assert await backup.differences(image) == []
-    assert _everything_else(image) == before
+    assert everything_else(image) == before
     with mounted_exfat(image) as root:
         assert list((root / "immich-server-backups/database").glob("immich-db-backup-*.sql.gz"))
         assert list((root / "immich-server-backups/config").glob("config-*.zip"))
