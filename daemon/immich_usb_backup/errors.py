@@ -194,6 +194,39 @@ class ManifestUnusable(BackupError):
         self.newer = newer
 
 
+class DumpUnusable(BackupError):
+    """A database dump cannot be read, or does not hold what Immich's dumps hold."""
+
+    code = "dump-unusable"
+    default_hint = "Make a new dump in Immich (Administration, Settings, Backup) and look at Immich's log."
+
+
+class DatabaseRefused(BackupError):
+    """A database is not one that the dump may go into, or does not answer. Nothing was changed in it."""
+
+    code = "database-refused"
+    default_hint = "Nothing was changed."
+
+
+class DatabaseFailed(BackupError):
+    """The database could not be restored: the server refused a part of the dump, or the dump broke off."""
+
+    code = "database-failed"
+    default_hint = (
+        "The database is as empty as it was: everything was one transaction. Correct the cause and try again."
+    )
+
+
+class FreshDumpFailed(BackupError):
+    """No fresh database dump could be made."""
+
+    code = "fresh-dump-failed"
+    default_hint = (
+        "Try it: sudo systemctl restart immich-usb-backup-dump; systemctl status immich-usb-backup-dump. "
+        "What each way needs is in docs/how-to/fresh-dumps.md."
+    )
+
+
 class ForeignBackup(BackupError):
     """The disk carries the backup of another server."""
 
@@ -208,6 +241,34 @@ class FileSystemDamaged(BackupError):
     default_hint = (
         "Check it on a computer (Windows: chkdsk X: /f, Linux: sudo fsck.exfat), then plug the disk in again."
     )
+
+
+class NoBackupHere(BackupError):
+    """What a restore is to read from holds no backup, or not what was asked for."""
+
+    code = "no-backup-here"
+    default_hint = "Name the place where the disk is mounted, or a copy of its folder immich-server-backups. Is it mounted? See: lsblk -f"
+
+
+class BackupUnreadable(BackupError):
+    """The disk that a restore reads from went away, or answers with errors only."""
+
+    code = "backup-unreadable"
+    retryable = True
+    default_hint = "Plug the disk in again (another port or cable helps often), mount it, and run the same command again: it goes on."
+
+
+class RestoreTargetUnusable(BackupError):
+    """The place that is restored to cannot be used, or cannot be written to any more."""
+
+    code = "restore-target-unusable"
+
+
+class RestoreTargetFull(BackupError):
+    """There is no room where a restore writes to."""
+
+    code = "restore-target-full"
+    default_hint = "Make room there, or name another place by --to; then run the same command again: it goes on."
 
 
 class Interrupted(BackupError):

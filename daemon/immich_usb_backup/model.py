@@ -49,6 +49,15 @@ class Mode(StrEnum):
     FULL = "full"
 
 
+class Rereading(StrEnum):
+    """How much a run reads back of what was on the disk before: as the configuration allows in ``turn``; without a limit in
+    time all that is ``due``; ``all``, whenever it was read last."""
+
+    TURN = "turn"
+    DUE = "due"
+    ALL = "all"
+
+
 class Health(StrEnum):
     """What a look at an exFAT file system found. ``dirty``: it was not unmounted, and its structure is sound;
     ``unknown``: it could not be checked."""
@@ -74,10 +83,11 @@ class Stage(StrEnum):
     PROFILE = "profile"
     EXTRA = "extra"
     FLUSH = "flush"
+    PROVE = "prove"
     UNMOUNT = "unmount"
 
 
-COPY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE, Stage.EXTRA, Stage.COMPARE)
+COPY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE, Stage.EXTRA, Stage.COMPARE, Stage.PROVE)
 """The steps whose progress is counted in bytes."""
 
 LIBRARY_STAGES = (Stage.UPLOAD, Stage.LIBRARY, Stage.PROFILE)
@@ -200,6 +210,58 @@ class StageReport:
     summary: str = ""
 
 
+class Restorable(StrEnum):
+    """Whether a disk brings everything back that its database dump names."""
+
+    YES = "yes"
+    EXCEPT = "except"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskVerdict:
+    """What a disk is worth on the day that the server dies: its newest dump held against the files that lie on it.
+
+    Counts are files. ``assets`` are those of the dump whose files lie in the media location and are not in the trash;
+    ``present`` of them are on the disk and not known to be damaged, ``proven`` of these were read back from it with the
+    SHA-1 that Immich has (or ours of the copy where it has none); ``moved`` lie under another path than the dump says,
+    where Immich moved them after it, and have the dump's SHA-1. ``missing``: not on the disk; ``missing_on_server`` of them
+    are not on the server either. ``changed``: the content is not that of the upload, on either side;
+    ``rotten_on_server``: the server's file has changed by itself, the disk's is good;
+    ``rotten_on_disk``: the other way round, and not mended. ``external`` assets lie outside the media location,
+    ``external_covered`` of them in a configured extra folder; ``extra_folders`` are the lines of configuration that would
+    cover the rest. ``unknown`` files are on the disk and not in the dump. ``files`` are all files on the disk,
+    ``files_proven`` of them were ever read back; ``oldest_proof`` is when the one that was read back longest ago was.
+    ``exceptions`` name what would not come back (at most some hundreds, ``exception_count`` has all); ``reasons`` say
+    why a disk is not ``Restorable.YES``.
+    """
+
+    restorable: Restorable
+    dump: str = ""
+    dump_time: datetime | None = None
+    immich: str = ""
+    assets: int = 0
+    present: int = 0
+    proven: int = 0
+    moved: int = 0
+    missing: int = 0
+    missing_on_server: int = 0
+    changed: int = 0
+    rotten_on_server: int = 0
+    rotten_on_disk: int = 0
+    external: int = 0
+    external_covered: int = 0
+    extra_folders: tuple[str, ...] = ()
+    trashed: int = 0
+    unknown: int = 0
+    files: int = 0
+    files_proven: int = 0
+    oldest_proof: datetime | None = None
+    reasons: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
+    exception_count: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """Everything about one run, as history keeps it and notifiers tell it."""
@@ -217,6 +279,7 @@ class RunReport:
     dump: str | None = None
     dump_time: datetime | None = None
     free_bytes: int | None = None
+    verdict: DiskVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +306,8 @@ class PlanReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is. ``done`` and ``total`` are bytes; ``total`` is 0 where it is not known yet."""
+    """How far a run is. ``done`` and ``total`` are bytes; ``total`` is 0 where it is not known yet. ``rate`` is bytes in a
+    second and ``seconds_left`` a guess, None where nothing is known of them."""
 
     run_id: str
     disk_name: str
@@ -252,6 +316,8 @@ class Progress:
     total: int = 0
     percent: int | None = None
     current: str = ""
+    rate: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 from immich_usb_backup.events import Event
 from immich_usb_backup.model import Disk, Health, Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
+from immich_usb_backup.policy.assets import Asset, DumpFacts
 from immich_usb_backup.policy.copy_check import FileFact
 from immich_usb_backup.policy.manifest import (
     Change,
@@ -328,6 +329,20 @@ class Manifest(Protocol):
     async def totals(self) -> tuple[int, int]:
         """How many files lie on the disk (links not counted), and their bytes."""
 
+    async def least_proven(self, limit: int, *, before: int) -> tuple[tuple[bytes, bytes, Known], ...]:
+        """The files on the disk that were last read back before ``before`` (seconds since 1970) or never, longest ago
+        first, at most ``limit``: the server's path, the disk's path, and the line. No links."""
+
+    async def unproven(self, *, before: int) -> tuple[int, int]:
+        """How many files were last read back before ``before`` (seconds since 1970) or never, and their bytes. No links."""
+
+    async def proofs(self) -> tuple[int, int | None]:
+        """How many files (links not counted) were ever read back and found good, and when the one that was read back
+        longest ago was (seconds since 1970), None where there are none."""
+
+    async def with_digests(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        """The server's path of a file with each of these SHA-1s (20 bytes) that the manifest knows."""
+
     async def apply(self, changes: Iterable[Change | FolderName]) -> None:
         """Make changes, in their order. Folders come and go with the files in them; a folder's disk name is its own
         unless a ``FolderName`` came before."""
@@ -383,6 +398,49 @@ class Manifests(Protocol):
 
     async def server_id(self) -> str:
         """This server's random identity, made at the first call and kept."""
+
+
+class DumpMaker(Protocol):
+    """Has fresh database dumps made: this process has neither the network nor a database."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, but for those that Immich itself makes. It need not exist."""
+
+    async def make(self, *, seconds: float) -> str | None:
+        """Have one made, as the configuration says, in at most so long. None where the maker says that it is there, else why
+        not, in one harmless line. Raises ``BusLost``, ``DeadlineMissed``."""
+
+
+class AssetBook(Protocol):
+    """The originals that one database dump names, by their folders, in bounded memory (SQLite on disk). What is not
+    ``async`` blocks (a millisecond at most) and may be called from any one thread at a time."""
+
+    facts: DumpFacts
+
+    def folders(self) -> Iterator[tuple[bytes, Mapping[bytes, Asset]]]:
+        """Every folder below the media location (``b"upload/u1/ab/cd"``) with its assets by their names, sorted."""
+
+    def folder(self, path: bytes) -> Mapping[bytes, Asset]:
+        """One folder's assets by name; none where the dump has none there."""
+
+    def outside(self) -> Iterator[Asset]:
+        """The assets whose files lie outside the media location, sorted by path."""
+
+    async def sha1s(self, paths: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        """Immich's SHA-1 of those of the paths (from the media location on) that it has one for."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+
+class AssetBooks(Protocol):
+    """Reads dumps."""
+
+    async def open(self, dump: Path, *, sha256: str, media_location: Path) -> AssetBook:
+        """The assets of a dump (gzip or plain); remembered by the dump's ``sha256``, so that the same one is read once.
+        ``media_location`` is the server's, for a dump that does not tell Immich's. Raises ``DumpUnusable`` and
+        ``SourceUnreadable``."""
 
 
 class Outbox(Protocol):
@@ -459,6 +517,8 @@ class Ports:
     copier: Copier
     history: History
     manifests: Manifests
+    asset_books: AssetBooks
+    dump_maker: DumpMaker
     background: Background
     file_systems: FileSystems
     outbox: Outbox

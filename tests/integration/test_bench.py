@@ -30,6 +30,17 @@ def test_the_benchmark_prints_its_figures() -> None:
     assert all(value >= 0 for value in figures.values())
 
 
+def test_the_benchmark_of_reading_back_reads_everything(tmp_path: Path) -> None:
+    options = ["--files=9", "--kilobytes=10", "--rounds=2", f"--folder={tmp_path}", "--json"]
+    command = [sys.executable, "-m", "bench.verify", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["files"], figures["MB"]) == (9, 0.09)
+    assert figures["ratio"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_plans_benchmark_counts_what_it_made(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.plan", "--files=800", f"--folder={tmp_path}", "--json"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
@@ -42,3 +53,12 @@ def test_the_plans_benchmark_counts_what_it_made(tmp_path: Path) -> None:
         "1 % changed": (803, 4, 2, 4),
     }
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dumps_benchmark_reads_what_it_made(tmp_path: Path) -> None:
+    options = ["--assets=300", "--rounds=1", f"--folder={tmp_path}", "--json"]
+    command = [sys.executable, "-m", "bench.dump", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {case: figures["rows"] for case, figures in json.loads(done.stdout).items()}
+    assert rows == dict.fromkeys(("zcat | grep -c", "reader", "book made", "book read"), 300)

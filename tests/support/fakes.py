@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from immich_usb_backup.model import (
     Progress,
     RunReport,
 )
+from immich_usb_backup.policy.assets import Asset, DumpFacts
 from immich_usb_backup.ports import Ports
 from tests.support.fake_devices import FakeDevices, Stick
 from tests.support.fake_target import FakeCopier, FakeTarget, FakeTargets, Memory, files_below
@@ -299,6 +300,81 @@ class Journal(Recorder):
         self._script.news.set()
 
 
+class FakeAssetBook:
+    """Implements ``ports.AssetBook`` on a dictionary."""
+
+    def __init__(self, assets: Iterable[Asset]) -> None:
+        self._assets = sorted(assets)
+        self.closed = False
+        self.facts = DumpFacts(
+            cluster=False,
+            server_version="15.8",
+            dump_version="15.8",
+            restricted=False,
+            table="asset",
+            media_location=b"/data",
+            immich="2.5.0",
+            assets=len(self._assets),
+            external=sum(asset.external for asset in self._assets),
+            trashed=sum(asset.trashed for asset in self._assets),
+            unhashed=sum(not asset.sha1 for asset in self._assets),
+        )
+
+    def folders(self) -> Iterator[tuple[bytes, Mapping[bytes, Asset]]]:
+        """Every folder with its assets."""
+        for path in sorted({asset.path.rpartition(b"/")[0] for asset in self._assets if not asset.external}):
+            yield path, self.folder(path)
+
+    def folder(self, path: bytes) -> Mapping[bytes, Asset]:
+        """One folder's assets."""
+        inside = [asset for asset in self._assets if not asset.external and asset.path.rpartition(b"/")[0] == path]
+        return {asset.path.rpartition(b"/")[2]: asset for asset in inside}
+
+    def outside(self) -> Iterator[Asset]:
+        """The external ones."""
+        return iter([asset for asset in self._assets if asset.external])
+
+    async def sha1s(self, paths: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        """Immich's SHA-1s."""
+        known = {asset.path: asset.sha1 for asset in self._assets if asset.sha1}
+        return {path: known[path] for path in paths if path in known}
+
+    async def close(self) -> None:
+        """Let go of it."""
+        self.closed = True
+
+
+class FakeAssetBooks:
+    """Implements ``ports.AssetBooks``: every dump names the same ``assets``."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.assets: list[Asset] = []
+
+    async def open(self, dump: Path, *, sha256: str, media_location: Path) -> FakeAssetBook:
+        """The assets that the test has set."""
+        await self._script.at("asset_books.open")
+        return FakeAssetBook(self.assets)
+
+
+class FakeDumpMaker:
+    """Implements ``ports.DumpMaker``. ``makes`` puts a dump where the test wants it; ``problem`` is why there is none."""
+
+    def __init__(self, script: Script, folder: Path) -> None:
+        self._script = script
+        self.folder = folder
+        self.makes: Callable[[], object] = lambda: None
+        self.problem: str | None = None
+        self.asked: list[float] = []
+
+    async def make(self, *, seconds: float) -> str | None:
+        """Make it."""
+        self.asked.append(seconds)
+        await self._script.at("dump_maker.make")
+        self.makes()
+        return self.problem
+
+
 class TickingClock(SetClock):
     """Implements ``ports.Clock``: each look at it takes half a minute, so that patience ends after some looks."""
 
@@ -325,6 +401,8 @@ class World:
         self.inhibitor = FakeInhibitor()
         self.state = folder / "state"
         self.manifests = SqliteManifests(self.state)
+        self.asset_books = FakeAssetBooks(self.script)
+        self.dump_maker = FakeDumpMaker(self.script, self.state / "dumps")
         self.background = FakeBackground(self.script)
         self.file_systems = FakeFileSystems(self.script)
         self.ports = Ports(
@@ -336,6 +414,8 @@ class World:
             copier=self.copier,
             history=self.history,
             manifests=self.manifests,
+            asset_books=self.asset_books,
+            dump_maker=self.dump_maker,
             background=self.background,
             file_systems=self.file_systems,
             outbox=self.outbox,

@@ -66,7 +66,10 @@ CREATE TABLE public.asset (
     "isExternal" boolean, "deletedAt" timestamptz, "localDateTime" timestamptz, visibility text,
     status text, "checksumAlgorithm" text);
 CREATE TABLE public.asset_file (id uuid PRIMARY KEY, "assetId" uuid, type text, path text);
+CREATE TABLE public.version_history (id uuid PRIMARY KEY, "createdAt" timestamptz NOT NULL, version text NOT NULL);
 """
+VERSIONS = ("1.135.3", "2.5.2")
+"""What Immich was when the dumps were made: those with epoch names, and the others."""
 COMPOSE = """name: immich
 services:
   immich-server:
@@ -114,6 +117,7 @@ class Photo:
     size: int
     asset_id: str
     in_trash: bool = False
+    sidecar: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class DumpPlan:
     temporary: bool = False  # a dump that is being written
     uploaded: bool = False  # one that the user put there
     restore_point: bool = False
+    external: bool = False  # an asset of an external library that no extra folder covers
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def make_media_location(
     places = [*_places(chance, owner, photos, with_template), *_hostile_places(hostile_names)]
     made = tuple(_make_photo(chance, path, place, number) for number, place in enumerate(places))
     _make_regenerable(chance, path, owner)
-    rows = tuple(_asset_rows(owner, made))
+    rows = tuple(_asset_rows(owner, made, external=dumps.external))
     written = _make_dumps(path / "backups", rows, dumps, now or datetime.now().astimezone())
     return MediaLocation(path=path, owner_id=owner, photos=made, dumps=written)
 
@@ -215,11 +220,11 @@ def _make_photo(chance: random.Random, root: Path, place: str, number: int) -> P
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
     _set_time(file, number)
-    if number % 3 == 0 and len(file.name) < 250:
-        sidecar = file.with_name(file.name + ".xmp")
-        sidecar.write_text(f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><!-- {number} --></x:xmpmeta>\n')
+    sidecar = f"{place}.xmp" if number % 3 == 0 and len(file.name) < 250 else None
+    if sidecar is not None:
+        (root / sidecar).write_text(f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><!-- {number} --></x:xmpmeta>\n')
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    return Photo(place, sha1, len(data), _uuid(chance), in_trash=number % 11 == 10)
+    return Photo(place, sha1, len(data), _uuid(chance), in_trash=number % 11 == 10, sidecar=sidecar)
 
 
 def _set_time(file: Path, number: int) -> None:
@@ -255,17 +260,19 @@ def _uuid(chance: random.Random) -> str:
 # Dumps as text --------------------------------------------------------------------------------------------
 
 
-def _asset_rows(owner: str, photos: Iterable[Photo]) -> Iterator[dict[str, str | None]]:
+def _asset_rows(owner: str, photos: Iterable[Photo], *, external: bool) -> Iterator[dict[str, str | None]]:
     """The asset table: the photos, and rows that no verification may take for missing photos."""
     for photo in photos:
-        yield _asset(owner, photo.asset_id, f"{MEDIA_LOCATION}/{photo.path}", photo.sha1, trash=photo.in_trash)
+        row = _asset(owner, photo.asset_id, f"{MEDIA_LOCATION}/{photo.path}", photo.sha1, trash=photo.in_trash)
+        yield row | {"sidecarPath": f"{MEDIA_LOCATION}/{photo.sidecar}" if photo.sidecar else None}
     clip = f"{MEDIA_LOCATION}/encoded-video/{owner}/aa/bb/motion-MP.mp4"
     gone = f"{MEDIA_LOCATION}/upload/{owner}/00/00/deleted.jpg"
-    outside = "/mnt/photos/2019/outside.jpg"
     yield _asset(owner, str(uuid.UUID(int=1)), clip, "1" * 40)
     yield _asset(owner, str(uuid.UUID(int=2)), gone, "2" * 40, trash=True)
-    external = _asset(owner, str(uuid.UUID(int=3)), outside, hashlib.sha1(outside.encode()).hexdigest())
-    yield external | {"isExternal": "t", "checksumAlgorithm": "sha1-path"}
+    if external:
+        outside = "/mnt/photos/2019/outside.jpg"
+        row = _asset(owner, str(uuid.UUID(int=3)), outside, hashlib.sha1(outside.encode()).hexdigest())
+        yield row | {"isExternal": "t", "checksumAlgorithm": "sha1-path"}
 
 
 def _asset(owner: str, asset_id: str, path: str, sha1: str, *, trash: bool = False) -> dict[str, str | None]:
@@ -292,27 +299,56 @@ def _asset(owner: str, asset_id: str, path: str, sha1: str, *, trash: bool = Fal
 
 
 def dump_text(rows: Iterable[dict[str, str | None]], *, cluster: bool = False, old: bool = False) -> str:
-    """A dump as pg_dump, or with cluster pg_dumpall, writes it; old has the table of before 1.136."""
+    """A dump as pg_dump, or with cluster pg_dumpall, writes it; old has the table, and the relative paths, of before 1.136."""
+    rows = [_relative(row) for row in rows] if old else list(rows)
     kind = "PostgreSQL database cluster dump" if cluster else "PostgreSQL database dump"
     columns, table = (OLD_ASSET_COLUMNS, "assets") if old else (ASSET_COLUMNS, "asset")
     trap = {
         "id": str(uuid.UUID(int=9)),
         "description": "a trap\nCOPY public.asset (id) FROM stdin;\n\\.\tend",
     }
-    metadata = {"key": "MediaLocation", "value": f'{{"location": "{MEDIA_LOCATION}"}}'}
+    metadata = [{"key": "MediaLocation", "value": f'{{"location": "{MEDIA_LOCATION}"}}'}]
     parts = [
         f"--\n-- {kind}\n--\n\n\\restrict sample\n",
         *(["\\connect immich\n\n--\n-- PostgreSQL database dump\n--\n"] if cluster else []),
         "-- Dumped from database version 14.19 (Debian 14.19-1.pgdg12+1)\n",
+        "-- Dumped by pg_dump version 14.19 (Debian 14.19-1.pgdg12+1)\n",
         "SET client_encoding = 'UTF8';\nSELECT pg_catalog.set_config('search_path', '', false);\n",
         f"DROP TABLE IF EXISTS public.{table};\nCREATE TABLE public.{table} (id uuid NOT NULL);\n",
         _copy("album", ("id", "description"), [trap]),
         _copy(table, columns, rows),
-        _copy("system_metadata", ("key", "value"), [metadata]),
+        "" if old else _copy("asset_file", ("id", "assetId", "type", "path"), _sidecar_rows(rows)),
+        _copy("system_metadata", ("key", "value"), [] if old else metadata),
+        _copy("version_history", ("id", "createdAt", "version"), _version_rows(old=old)),
         *(["--\n-- PostgreSQL database dump complete\n--\n"] if cluster else []),
         f"--\n-- {kind} complete\n--\n\n\\unrestrict sample\n\n",
     ]
     return "\n".join(parts)
+
+
+def _relative(row: dict[str, str | None]) -> dict[str, str | None]:
+    """Its paths as they were before 1.136."""
+    inside = {name: row[name] for name in ("originalPath", "sidecarPath")}
+    return row | {
+        name: path.replace(f"{MEDIA_LOCATION}/", "upload/", 1) if path and path.startswith(MEDIA_LOCATION) else path
+        for name, path in inside.items()
+    }
+
+
+def _sidecar_rows(rows: Iterable[Mapping[str, str | None]]) -> Iterator[dict[str, str | None]]:
+    for number, row in enumerate(rows):
+        if row["sidecarPath"]:
+            file_id = str(uuid.UUID(int=1000 + number))
+            yield {"id": file_id, "assetId": row["id"], "type": "sidecar", "path": row["sidecarPath"]}
+
+
+def _version_rows(*, old: bool) -> list[dict[str, str | None]]:
+    """One for each version that this database was used with, in no order."""
+    versions = VERSIONS[:1] if old else VERSIONS[::-1]
+    return [
+        {"id": str(uuid.UUID(int=number)), "createdAt": f"{2023 + VERSIONS.index(v)}-05-01 10:00:00+00", "version": v}
+        for number, v in enumerate(versions)
+    ]
 
 
 def _copy(table: str, columns: tuple[str, ...], rows: Iterable[Mapping[str, str | None]]) -> str:
@@ -439,11 +475,13 @@ def _content(location: MediaLocation | None) -> str:
     owner = location.owner_id if location else str(uuid.UUID(int=7))
     users = [{"id": owner, "email": "admin@example.org", "name": "Admin", "storageLabel": STORAGE_LABEL}]
     metadata = [{"key": "MediaLocation", "value": f'{{"location": "{MEDIA_LOCATION}"}}'}]
-    rows = _asset_rows(owner, location.photos if location else ())
+    rows = list(_asset_rows(owner, location.photos if location else (), external=False))
     return (
         _copy('"user"', ("id", "email", "name", "storageLabel"), users)
         + _copy("asset", ASSET_COLUMNS, rows)
+        + _copy("asset_file", ("id", "assetId", "type", "path"), _sidecar_rows(rows))
         + _copy("system_metadata", ("key", "value"), metadata)
+        + _copy("version_history", ("id", "createdAt", "version"), _version_rows(old=False))
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from immich_usb_backup.config import Config
-from immich_usb_backup.model import Disk, Finding, Mode, Progress, RunReport, Stage, StageReport
+from immich_usb_backup.model import Disk, DiskVerdict, Finding, Mode, Progress, Rereading, RunReport, Stage, StageReport
 from immich_usb_backup.policy.disk_state import DiskState
 from immich_usb_backup.policy.manifest import DiskRecord
-from immich_usb_backup.ports import Manifest, Ports, Target
+from immich_usb_backup.policy.rereading import Pace
+from immich_usb_backup.ports import AssetBook, Manifest, Ports, Target
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,11 +24,15 @@ class RunContext:
     config: Config
     ports: Ports
     mode: Mode = Mode.QUICK
+    rereading: Rereading = Rereading.TURN
     findings: list[Finding] = field(default_factory=list)
     stages: list[StageReport] = field(default_factory=list)
     dump: str | None = None
     dump_time: datetime | None = None
+    dump_path: Path | None = None
+    """The server's copy of the dump that lies on the disk."""
     free_bytes: int | None = None
+    verdict: DiskVerdict | None = None
     bytes_planned: int = 0
     bytes_done: int = 0
     bytes_copied: int = 0
@@ -38,6 +44,21 @@ class RunContext:
     def show_flush(self, written: int) -> None:
         """Tell the watchers how much is left to be written out, by the bytes that the device has written."""
         self.show(Stage.FLUSH, done=min(written, self.bytes_copied), total=self.bytes_copied)
+
+    def show_reading(self, *, done: int, total: int, pace: Pace) -> None:
+        """Tell the watchers how far the reading in turn is, and how fast."""
+        self.ports.watchers.progress(
+            Progress(
+                run_id=self.run_id,
+                disk_name=self.disk.name,
+                stage=Stage.PROVE,
+                done=done,
+                total=total,
+                percent=pace.percent,
+                rate=pace.rate,
+                seconds_left=pace.seconds_left,
+            )
+        )
 
     def show(self, stage: Stage, *, done: int = 0, total: int = 0, current: str = "") -> None:
         """Tell the watchers how far the run is."""
@@ -75,6 +96,8 @@ class Work:
     doubtful: frozenset[bytes] = frozenset()
     altered: frozenset[bytes] = frozenset()
     """The disk's paths of files that are not as they were left."""
+    suspects: frozenset[bytes] = frozenset()
+    """The disk's paths of files that did not read back as they were written."""
     unresolved: set[bytes] = field(default_factory=set)
     """Those of the doubtful files that have not had their turn yet."""
     changed: bool = False
@@ -93,6 +116,12 @@ class Work:
     """Whether the manifest may not be true to the disk: it was not walked yet, or something ended in the middle."""
     in_flight: bool = False
     """Whether lists of files in flight lie on the disk."""
+    assets: AssetBook | None = None
+    """What the newest dump on the disk names, where it could be read."""
+    rotten_on_server: set[bytes] = field(default_factory=set)
+    """The server's paths of files that have changed by themselves there; the disk's copies are good and were kept."""
+    rotten_on_disk: set[bytes] = field(default_factory=set)
+    """The server's paths of files that the disk no longer has as they were, and that could not be mended."""
 
     @property
     def believed(self) -> bool:
