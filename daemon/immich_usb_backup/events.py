@@ -58,6 +58,7 @@ class Event(Enum):
     STAGE_DONE = Kind("8c9b388a9a654786be2275331be65421", _INFO, "{summary}")
     FINDING_NOTE = Kind("286d96a619264d178c63e4408f3824c3", _INFO, "{message}")
     FINDING = Kind("46d4a40dde9741ca8557f44a8b6a0872", _WARN, "{message} {hint}")
+    VERDICT = Kind("ab4c2514ca4444e59d8054661f17b5f9", _INFO, "{message}")
     RUN_OK = Kind("0f86d6ce83884ab780c58acc7ab3952a", _INFO, "{message}")
     RUN_PARTIAL = Kind("c37fc77dbe254942b94ac6634b06759e", _WARN, "{message}")
     RUN_FAILED = Kind("5589fd7552794a7e8b6e64b153ffd698", _ERROR, "{message}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from immich_usb_backup.model import COPY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
 from immich_usb_backup.policy.text import counted, duration, harmless, moment, printable, sentence, size
+from immich_usb_backup.policy.verdict_words import verdict_lines
 
 STAGE_WORDS = {
     Stage.CHECK: "checking the file system",
@@ -21,6 +22,7 @@ STAGE_WORDS = {
     Stage.LIBRARY: "copying photos (library)",
     Stage.PROFILE: "copying profile pictures",
     Stage.EXTRA: "copying extra folders",
+    Stage.PROVE: "reading photos back from the disk",
     Stage.FLUSH: "writing the last data to the disk",
     Stage.UNMOUNT: "unmounting",
 }
@@ -29,11 +31,19 @@ _ITEMS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A headline that says it all, then what happened line by line, then what to do."""
+    """A headline that says it all, then what happened line by line, then what to do. ``problems`` are what is wrong,
+    ``verdict`` is what the disk is worth now, ``facts`` are the rest."""
 
     headline: str
-    lines: tuple[str, ...]
+    problems: tuple[str, ...]
+    verdict: tuple[str, ...]
+    facts: tuple[str, ...]
     todo: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What happened, the worst first."""
+        return (*self.problems, *self.verdict, *self.facts)
 
     @property
     def text(self) -> str:
@@ -46,10 +56,12 @@ def outcome_message(report: RunReport) -> Message:
     serious = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     notes = [finding for finding in report.findings if finding.severity is Severity.NOTE]
     todo = tuple(dict.fromkeys(harmless(finding.hint) for finding in serious if finding.hint))
-    lines = [line for finding in serious for line in _finding_lines(finding)]
-    lines += [_amount(report), *filter(None, (_dump_line(report), _space_line(report)))]
-    lines += [line for finding in notes for line in _finding_lines(finding)]
-    return Message(headline=headline(report), lines=tuple(lines), todo=todo)
+    problems = [line for finding in serious for line in _finding_lines(finding)]
+    facts = [_amount(report), *filter(None, (_dump_line(report), _space_line(report)))]
+    facts += [line for finding in notes for line in _finding_lines(finding)]
+    return Message(
+        headline=headline(report), problems=tuple(problems), verdict=_verdict(report), facts=tuple(facts), todo=todo
+    )
 
 
 def headline(report: RunReport) -> str:
@@ -90,8 +102,14 @@ def progress_line(progress: Progress) -> str:
         parts.append(f"{size(max(0, progress.total - progress.done))} left")
     elif progress.total and progress.stage in COPY_STAGES:
         parts.append(f"{size(progress.done)} of {size(progress.total)}")
+    elif progress.done and progress.stage is Stage.PROVE:
+        parts.append(size(progress.done))
     if progress.percent is not None:
         parts.append(f"{progress.percent} %")
+    if progress.rate is not None:
+        parts.append(f"{size(int(progress.rate))} in a second")
+    if progress.seconds_left is not None:
+        parts.append(f"about {duration(progress.seconds_left)} left")
     return ", ".join(parts)
 
 
@@ -101,6 +119,12 @@ def finding_line(finding: Finding) -> str:
     more = f" and {finding.count - 3:,} more" if finding.items and finding.count > 3 else ""
     message = harmless(finding.message)
     return sentence(f"{message} ({shown}{more})" if shown else message)
+
+
+def _verdict(report: RunReport) -> tuple[str, ...]:
+    if report.verdict is None:
+        return ()
+    return verdict_lines(report.verdict, report.disk.name, today=report.ended)
 
 
 def _finding_lines(finding: Finding) -> list[str]:

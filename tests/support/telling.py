@@ -10,7 +10,17 @@ from typing import Any
 
 from immich_usb_backup.config import Config, Mail
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Disk, Finding, Outcome, RunReport, Severity, Stage, StageReport
+from immich_usb_backup.model import (
+    Disk,
+    DiskVerdict,
+    Finding,
+    Outcome,
+    Restorable,
+    RunReport,
+    Severity,
+    Stage,
+    StageReport,
+)
 from immich_usb_backup.policy.text import fill
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -63,7 +73,8 @@ def make_report(
 def hostile_report(name: str) -> RunReport:
     """The name is everywhere where something from the disk can be."""
     finding = Finding(code="x", severity=Severity.PARTIAL, message=name, hint=name, items=(name, name), count=30)
-    report = make_report(name=name, outcome=Outcome.PARTIAL, findings=(finding,), server=name)
+    verdict = DiskVerdict(restorable=Restorable.EXCEPT, dump=name, immich=name, assets=1, reasons=(name,))
+    report = make_report(name=name, outcome=Outcome.PARTIAL, findings=(finding,), server=name, verdict=verdict)
     disk = dataclasses.replace(report.disk, uuid=name, label=name, model=name, serial=name)
     return dataclasses.replace(report, disk=disk)
 

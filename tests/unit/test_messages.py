@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
-from tests.support.telling import make_report
+from tests.support.telling import NOON, make_report
 
 from immich_usb_backup import messages
-from immich_usb_backup.model import Finding, Outcome, Progress, Severity, Stage
+from immich_usb_backup.adapters import mail_template
+from immich_usb_backup.model import DiskVerdict, Finding, Outcome, Progress, Restorable, Severity, Stage
 
 PARTIAL = Finding(code="no-good-dump", severity=Severity.PARTIAL, message="No dump", hint="Make one.")
 GONE = Finding(code="disk-gone", severity=Severity.INTERRUPTED, message="It was unplugged", hint="Plug it in again.")
+VERDICT = DiskVerdict(
+    restorable=Restorable.EXCEPT,
+    dump="d.sql.gz",
+    dump_time=NOON - timedelta(hours=10),
+    assets=3,
+    present=2,
+    proven=1,
+    reasons=("1 photo is not on the disk",),
+    exceptions=("upload/1.jpg: not on the disk",),
+    exception_count=1,
+)
 NOTE = Finding(code="moved-aside", severity=Severity.NOTE, message="3 files moved", hint="never shown")
 
 
@@ -39,6 +53,37 @@ def test_what_is_wrong_comes_first_and_what_to_do_is_said_once() -> None:
     assert "3 files moved." in message.lines
     assert "12 files (34.0 MB) copied in 3 min 0 s." in message.lines
     assert "5.0 GB are free on the disk." in message.lines
+
+
+def test_what_the_disk_is_worth_comes_after_what_is_wrong_and_before_the_rest() -> None:
+    report = make_report(outcome=Outcome.PARTIAL, findings=(NOTE, PARTIAL), verdict=VERDICT)
+    message = messages.outcome_message(report)
+    assert message.lines[:3] == ("No dump.", *message.verdict)
+    sentence, restorable = message.verdict
+    assert sentence.startswith("2 of 3 photos in the dump of ")
+    assert sentence.endswith(" are on 'Blue'; 1 has been read back so far.")
+    assert restorable == "Restorable from this disk: yes, except 1 file: 1 photo is not on the disk."
+    assert "3 files moved." in message.lines[3:]
+    assert sentence in message.text
+
+
+def test_a_run_that_came_to_no_verdict_says_nothing_of_it() -> None:
+    message = messages.outcome_message(make_report())
+    assert message.verdict == ()
+    assert "would bring back" not in mail_template.text_part(make_report()) + mail_template.html_part(make_report())
+
+
+def test_a_mail_gives_the_verdict_a_place_of_its_own() -> None:
+    report = make_report(verdict=VERDICT)
+    sentence = messages.outcome_message(report).verdict[0]
+    text = mail_template.text_part(report)
+    assert f"\n\nWhat this disk would bring back:\n{sentence}\n" in text
+    assert text.count(sentence) == 1
+    page = mail_template.html_part(report)
+    assert (
+        page.index("<h1") < page.index("What this disk would bring back</h2>") < page.index("2 of 3 photos in the dump")
+    )
+    assert page.count("2 of 3 photos in the dump") == 1
 
 
 def test_long_lists_are_cut_and_counted() -> None:

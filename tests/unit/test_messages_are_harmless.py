@@ -33,7 +33,7 @@ HEADERS = [
     "MIME-Version",
     "Content-Type",
 ]
-PLAIN_LINES = 16
+PLAIN_LINES = 21
 ALLOWED_TAGS = {"html", "head", "meta", "title", "style", "body", "div", "h1", "h2", "p", "ul", "li", "br"}
 
 

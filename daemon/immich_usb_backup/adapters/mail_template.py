@@ -47,6 +47,7 @@ _HTML = """\
 @media (prefers-color-scheme: dark) {{
   .page {{ background: #1b1b1d !important; color: #e6e6e6 !important; }}
   .card {{ background: #26262a !important; }}
+  .box {{ background: #32323a !important; }}
   .quiet {{ color: #a8a8a8 !important; }}
 }}
 </style>
@@ -54,13 +55,17 @@ _HTML = """\
 <body class="page" style="margin:0;padding:16px;background:#f4f4f5;color:#1d1d1f;font:16px/1.5 sans-serif">
 <div class="card" style="max-width:36em;margin:0 auto;padding:16px 24px;background:#ffffff;border-left:6px solid {colour};border-radius:6px">
 <h1 style="font-size:20px;line-height:1.3;margin:0 0 12px">{headline}</h1>
-{lines}{todo}<p class="quiet" style="margin:16px 0 0;font-size:13px;color:#666666">{facts}</p>
+{problems}{verdict}{lines}{todo}<p class="quiet" style="margin:16px 0 0;font-size:13px;color:#666666">{facts}</p>
 </div>
 </body>
 </html>
 """
 _LINE = '<p style="margin:0 0 8px">{}</p>\n'
 _ITEM = '<p style="margin:0 0 4px 16px;font-family:monospace;font-size:13px;word-break:break-all">{}</p>\n'
+_VERDICT = (
+    '<div class="box" style="margin:12px 0;padding:12px 16px;background:#f0f4f8;border-radius:6px">\n'
+    '<h2 style="font-size:16px;margin:0 0 8px">What this disk would bring back</h2>\n{}</div>\n'
+)
 _TODO = (
     '<h2 style="font-size:16px;margin:16px 0 8px">What to do</h2>\n<ul style="margin:0;padding-left:20px">\n{}</ul>\n'
 )
@@ -122,10 +127,12 @@ def _id(report: RunReport) -> str:
 def text_part(report: RunReport) -> str:
     """The plain text."""
     message = messages.outcome_message(report)
-    blocks = [[message.headline], message.lines]
+    blocks = [[message.headline], message.problems]
+    blocks += [["What this disk would bring back:", *message.verdict]] if message.verdict else []
+    blocks += [message.facts]
     blocks += [["What to do:", *(f"- {line}" for line in message.todo)]] if message.todo else []
     blocks += [_facts(report)]
-    return "\n\n".join("\n".join(_cleaned(block)) for block in blocks) + "\n"
+    return "\n\n".join("\n".join(_cleaned(block)) for block in blocks if block) + "\n"
 
 
 def html_part(report: RunReport) -> str:
@@ -135,10 +142,16 @@ def html_part(report: RunReport) -> str:
     return _HTML.format(
         headline=html.escape(harmless(message.headline)),
         colour=_COLOURS[report.outcome],
-        lines="".join(map(_html_line, _cleaned(message.lines))),
+        problems=_html_lines(message.problems),
+        verdict=_VERDICT.format(_html_lines(message.verdict)) if message.verdict else "",
+        lines=_html_lines(message.facts),
         todo=_TODO.format(todo) if todo else "",
         facts="<br>\n".join(html.escape(line) for line in _cleaned(_facts(report))),
     )
+
+
+def _html_lines(lines: Sequence[str]) -> str:
+    return "".join(map(_html_line, _cleaned(lines)))
 
 
 def _html_line(line: str) -> str:

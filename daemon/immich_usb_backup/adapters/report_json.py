@@ -54,9 +54,10 @@ def _report(value: object) -> RunReport:
 
 
 def _times(report: RunReport) -> Iterator[datetime]:
-    yield from (report.started, report.ended)
-    if report.dump_time is not None:
-        yield report.dump_time
+    verdict = report.verdict
+    of_verdict = (verdict.dump_time, verdict.oldest_proof) if verdict is not None else ()
+    times = (report.started, report.ended, report.dump_time, *of_verdict)
+    yield from (time for time in times if time is not None)
 
 
 def clean(value: Any) -> Any:
