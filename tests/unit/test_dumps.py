@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from immich_usb_backup.policy.dumps import dump_problem, newest_first, parse_dump_name, superfluous
+from immich_usb_backup.policy.dumps import dump_problem, fresh_dump_name, newest_first, parse_dump_name, superfluous
 
 BERLIN = datetime(2026, 7, 1, tzinfo=timezone(timedelta(hours=2)))
 EPOCH = "immich-db-backup-1714557600000.sql.gz"
@@ -92,3 +93,36 @@ def test_a_whole_dump_has_no_problem(head: bytes, tail: bytes) -> None:
 )
 def test_what_is_wrong_is_said(head: bytes, tail: bytes, problem: str) -> None:
     assert problem in str(dump_problem(head, tail))
+
+
+# Names of our own -----------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 11, 21, 9, 58, 7, tzinfo=timezone(timedelta(hours=1)))
+
+
+def _immich_takes_for_cluster(name: str) -> bool:
+    """As Immich's page for restores does it (2.5 to 3.1): a regular expression, then semver's ``<= 2.4``."""
+    found = re.search(r"-v(.*)-", name)
+    assert found is not None
+    whole = re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", found[1])
+    return whole is not None and (int(whole[1]), int(whole[2])) <= (2, 4)
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+@pytest.mark.parametrize("immich", ["2.5.2", "2.4.1", "1.135.3", "3.0.0-rc.1", "10.0.0", "", "next", "\x1b[2J", "2.5"])
+@pytest.mark.parametrize("postgres", ["14.19", "17", "18beta1", "", "../x"])
+def test_immichs_restore_page_takes_our_names_and_chooses_the_right_way(
+    immich: str, postgres: str, cluster: bool
+) -> None:
+    name = fresh_dump_name(NOW, immich=immich, postgres=postgres, cluster=cluster)
+    assert re.fullmatch(r"immich-db-backup-\d{8}T\d{6}-v.*-pg.*\.sql\.gz", name)
+    assert re.fullmatch(r"[\w.-]+", name)
+    dump = parse_dump_name(name, local=NOW)
+    assert dump is not None
+    assert dump.time == NOW
+    assert _immich_takes_for_cluster(name) is cluster
+
+
+def test_a_name_of_ours_is_as_immich_would_have_it() -> None:
+    name = fresh_dump_name(NOW, immich="2.5.2", postgres="14.19", cluster=False)
+    assert name == "immich-db-backup-20261121T095807-v2.5.2-pg14.19.sql.gz"

@@ -222,7 +222,7 @@ def test_the_units_give_up_after_the_daemon() -> None:
 
 def test_users_and_folders_fit_the_units() -> None:
     users = re.findall(r"^u (\S+)", (SYSTEMD / "immich-usb-backup.sysusers.conf").read_text(), re.MULTILINE)
-    assert users == ["immich-usb-backup", "immich-usb-backup-notify"]
+    assert users == ["immich-usb-backup", "immich-usb-backup-notify", "immich-usb-backup-dump"]
     rows = [line.split() for line in without_comments(SYSTEMD / "immich-usb-backup.tmpfiles.conf").splitlines()]
     folders = {row[1]: row[2:5] for row in rows}
     assert folders[STATE] == ["0711", "immich-usb-backup", "immich-usb-backup"]
@@ -419,7 +419,9 @@ def test_everybody_may_look_and_only_root_may_change() -> None:
         ("org.freedesktop.DBus.Properties", "GetAll"),
         ("org.freedesktop.DBus.Peer", None),
     }
-    asked_for = {(f"{BUS_NAME}.Manager", member) for member in ("Plan", "Backup", "Approve", "Adopt")}
+    asked_for = {
+        (f"{BUS_NAME}.Manager", member) for member in ("Plan", "Backup", "Verify", "Eject", "Approve", "Adopt")
+    }
     assert _may_send(policy.findall("policy[@user='root']")) == asked_for
     assert _may_send(policy.findall("policy[@user='immich-usb-backup']")) == set()
     assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
@@ -504,7 +506,7 @@ def test_wrong_usage_is_said_and_nothing_done(arguments: tuple[str, ...]) -> Non
 
 def test_every_system_file_is_installed() -> None:
     script = INSTALL.read_text()
-    for name in ("daemon", "mailer", "outbox", "agent", "checker", "repairer"):
+    for name in ("daemon", "mailer", "outbox", "agent", "checker", "repairer", "dumper"):
         value = re.search(rf"^readonly {name}=(\S+)$", script, re.MULTILINE)
         assert value is not None
         script = script.replace(f"${name}", value[1])

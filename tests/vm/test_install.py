@@ -44,4 +44,5 @@ async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest, place: 
     assert (await fresh.sh("systemctl show -p MainPID --value immich-usb-backup.service")).stdout != before
     await fresh.sh(f"{script} --uninstall --purge")
     assert (await fresh.sh(OURS)).stdout == ""
-    assert (await fresh.sh("getent passwd immich-usb-backup immich-usb-backup-notify", check=False)).stdout == ""
+    users = "immich-usb-backup immich-usb-backup-notify immich-usb-backup-dump"
+    assert (await fresh.sh(f"getent passwd {users}", check=False)).stdout == ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _EPOCH_NAME = re.compile(r"immich-db-backup-(\d{13})\.sql\.gz", re.ASCII)
 _DATED_NAME = re.compile(
@@ -18,6 +18,9 @@ _DATED_NAME = re.compile(
 
 HEADERS = (b"-- PostgreSQL database dump", b"-- PostgreSQL database cluster dump")
 FOOTERS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
+_FIRST_OF_ONE_DATABASE = (2, 5)
+"""Immich's own dumps are those of one database since this version, of the whole cluster before."""
+
 TAIL_BYTES = 4096
 """The footer lies within this many bytes of the end, perhaps followed by a ``\\unrestrict`` line."""
 
@@ -42,6 +45,33 @@ def parse_dump_name(name: str, *, local: datetime | None = None) -> DumpName | N
         except (ValueError, OverflowError):  # no such day, or before the first or after the last in UTC
             return None
     return None
+
+
+def fresh_dump_name(when: datetime, *, immich: str, postgres: str, cluster: bool) -> str:
+    """The name for a dump of ours that was made at ``when`` (the server's local time), as Immich's own routine dumps have.
+
+    ``immich`` and ``postgres`` are the versions that the dump tells of, empty where it does not; ``cluster``: ``pg_dumpall``
+    made it. Immich's page for restores goes by the version in the name: up to 2.4 it takes the dump for a cluster's, else,
+    also where it is no version, for one database's. So the name has a version that leads it the right way.
+    """
+    major = re.match(r"\d[\d.]*", postgres)
+    version = _leading(immich, cluster=cluster)
+    return f"immich-db-backup-{when:%Y%m%dT%H%M%S}-v{version}-pg{major[0] if major else 0}.sql.gz"
+
+
+def _leading(immich: str, *, cluster: bool) -> str:
+    known = re.match(r"(\d+)\.(\d+)\.\d+", immich, re.ASCII)
+    if known is None:
+        return "0.0.0" if cluster else "0"
+    if cluster == ((int(known[1]), int(known[2])) < _FIRST_OF_ONE_DATABASE):
+        return known[0]
+    return "0.0.0" if cluster else f"{known[0]}.0"
+
+
+def too_old(made: datetime, now: datetime, *, hours: int) -> bool:
+    """Whether a dump is older than it should be. 0 hours: never. A name may be half a day off: it has the time of whoever
+    made the dump, in a container often UTC."""
+    return hours > 0 and now - made > timedelta(hours=hours)
 
 
 def newest_first(names: Iterable[str]) -> tuple[DumpName, ...]:

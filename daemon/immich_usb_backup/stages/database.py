@@ -3,86 +3,86 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from datetime import datetime
 
-from immich_usb_backup.errors import SourceUnreadable
+from immich_usb_backup.errors import FreshDumpFailed, SourceUnreadable
 from immich_usb_backup.model import Finding, Severity, Stage, StageReport
-from immich_usb_backup.policy.dumps import DumpName, newest_first, superfluous
+from immich_usb_backup.policy.dumps import superfluous, too_old
 from immich_usb_backup.policy.outcome import about_files, finding_of
-from immich_usb_backup.policy.text import moment, size
+from immich_usb_backup.policy.text import counted, moment, size
 from immich_usb_backup.stages.context import Work
+from immich_usb_backup.stages.dump_choice import Choice, ServerDump, choose
 from immich_usb_backup.stages.proofs import remove, sha256_on_disk, write_proven
 
 FOLDER = "database"
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The newest good dump, and the newer ones that are bad, with the reason."""
-
-    good: DumpName | None
-    bad: tuple[tuple[str, str], ...] = field(default=())
-
-
 async def back_up_database(work: Work) -> StageReport:
-    """Copy the newest good routine dump. Without one the files still go, and the run says so loudly."""
+    """Copy a dump that is made now, or the newest good one. Without any the files still go, and the run says so loudly."""
     run = work.run
     run.show(Stage.DATABASE)
-    choice = await _choose(work)
+    choice = await choose(run)
     run.note(*_judge(choice, str(run.config.dumps)))
     if choice.good is None:
         return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="No good database dump was found")
+    run.note(*_age(choice.good, run.started, hours=run.config.database.warn_after_hours))
     try:
         report = await _copy(work, choice.good)
     except SourceUnreadable as error:
         run.note(replace(finding_of(error), severity=Severity.PARTIAL))
         return StageReport(stage=Stage.DATABASE, seconds=0.0, summary="The database dump could not be copied")
-    run.dump, run.dump_time = choice.good.name, choice.good.time
+    run.dump, run.dump_time, run.dump_path = choice.good.dump.name, choice.good.time, choice.good.path
     if report.files or not work.believed:  # else nothing has come since the last time, and the folder is not read
-        await _prune(work, choice.good.name)
+        await _prune(work, choice.good.dump.name)
     return report
 
 
-async def _choose(work: Work) -> _Choice:
-    source, folder = work.run.ports.source, work.run.config.dumps
-    bad: list[tuple[str, str]] = []
-    try:
-        candidates = newest_first(await source.names(folder))
-    except SourceUnreadable as error:
-        return _Choice(None, ((str(folder), error.message),))
-    for dump in candidates:
-        try:
-            problem = await source.dump_problem(folder / dump.name)
-        except SourceUnreadable as error:
-            problem = error.message
-        if problem is None:
-            return _Choice(dump, tuple(bad))
-        bad.append((dump.name, problem))
-    return _Choice(None, tuple(bad))
-
-
-def _judge(choice: _Choice, folder: str) -> tuple[Finding, ...]:
+def _judge(choice: Choice, folder: str) -> tuple[Finding, ...]:
+    findings = [] if choice.not_made is None else [_not_made(choice.not_made, choice.good)]
     bad = [(os.fsencode(name), reason) for name, reason in choice.bad]
     if choice.good is None:
+        bad += [(os.fsencode(name), reason) for name, reason in choice.unreadable]
         message = f"No good database dump was found in {folder}: the photos alone do not bring Immich back"
         hint = "Switch database dumps on in Immich (Administration, Settings, Backup), run one, and plug the disk in again."
-        return (about_files("no-good-dump", Severity.PARTIAL, message, bad, hint=hint),)
-    if not bad:
+        findings.append(about_files("no-good-dump", Severity.PARTIAL, message, bad, hint=hint))
+    elif bad:
+        message = f"The newest database dump is damaged; the one of {moment(choice.good.time)} was copied instead"
+        hint = "Look at Immich's log and at the room on the server's disk, and make a new dump in Immich."
+        findings.append(about_files("newer-dump-bad", Severity.PARTIAL, message, bad, hint=hint))
+    return tuple(findings)
+
+
+def _not_made(reason: str, instead: ServerDump | None) -> Finding:
+    """Partial: what was asked for is a database of now."""
+    older = f"; the one of {moment(instead.time)} is used instead" if instead else ""
+    error = FreshDumpFailed(f"No fresh database dump could be made ({reason.rstrip('.')}){older}")
+    return replace(finding_of(error), severity=Severity.PARTIAL)
+
+
+def _age(dump: ServerDump, now: datetime, *, hours: int) -> tuple[Finding, ...]:
+    if not too_old(dump.time, now, hours=hours):
         return ()
-    message = f"The newest database dump is damaged; the one of {moment(choice.good.time)} was copied instead"
-    hint = "Look at Immich's log and at the room on the server's disk, and make a new dump in Immich."
-    return (about_files("newer-dump-bad", Severity.PARTIAL, message, bad, hint=hint),)
+    age = counted((now - dump.time).days, "day") if (now - dump.time).days > 1 else f"more than {hours} hours"
+    message = (
+        f"The newest database dump is {age} old (of {moment(dump.time)}): what changed in Immich since then "
+        "is not in it, and photos that came since are on the disk as files only"
+    )
+    hint = (
+        "See in Immich whether its dumps are still made (Administration, Settings, Backup; Job Queues), or have a fresh one "
+        "made for each backup: docs/how-to/fresh-dumps.md."
+    )
+    return (Finding(code="dump-old", severity=Severity.PARTIAL, message=message, hint=hint),)
 
 
-async def _copy(work: Work, dump: DumpName) -> StageReport:
-    path = work.run.config.dumps / dump.name
+async def _copy(work: Work, dump: ServerDump) -> StageReport:
     source, clock = work.run.ports.source, work.run.ports.clock
-    began = clock.monotonic()
-    if await sha256_on_disk(work, FOLDER, dump.name) == await source.sha256(path):
-        seconds = clock.monotonic() - began
-        text = f"Database dump of {moment(dump.time)}: already on the disk, read back and equal"
-        return StageReport(stage=Stage.DATABASE, seconds=seconds, summary=text)
-    written = await write_proven(work, FOLDER, dump.name, lambda sink: source.copy_into(path, sink))
+    began, name = clock.monotonic(), dump.dump.name
+    words = f"Database dump of {moment(dump.time)}{', made for this backup' if dump.fresh else ''}"
+    if await sha256_on_disk(work, FOLDER, name) == await source.sha256(dump.path):
+        text = f"{words}: already on the disk, read back and equal"
+        return StageReport(stage=Stage.DATABASE, seconds=clock.monotonic() - began, summary=text)
+    written = await write_proven(work, FOLDER, name, lambda sink: source.copy_into(dump.path, sink))
     await _prove(work, dump, written.sha256)
     work.run.bytes_copied += written.size
     return StageReport(
@@ -90,16 +90,17 @@ async def _copy(work: Work, dump: DumpName) -> StageReport:
         seconds=clock.monotonic() - began,
         files=1,
         bytes=written.size,
-        summary=f"Database dump of {moment(dump.time)}: copied and read back ({size(written.size)})",
+        summary=f"{words}: copied and read back ({size(written.size)})",
     )
 
 
-async def _prove(work: Work, dump: DumpName, copied: str) -> None:
+async def _prove(work: Work, dump: ServerDump, copied: str) -> None:
     """The copy must be the file that was judged good, not one that changed in between."""
-    if await work.run.ports.source.sha256(work.run.config.dumps / dump.name) != copied:
-        await remove(work, FOLDER, dump.name)
+    if await work.run.ports.source.sha256(dump.path) != copied:
+        await remove(work, FOLDER, dump.dump.name)
         raise SourceUnreadable(
-            f"{dump.name} changed while it was copied", hint="Plug the disk in again when Immich's backup job is over."
+            f"{dump.dump.name} changed while it was copied",
+            hint="Plug the disk in again when Immich's backup job is over.",
         )
 
 
