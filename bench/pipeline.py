@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle-seconds", type=float, default=30.0)
+    parser.add_argument("--no-read-back", action="store_true", help="do not read back what was copied, as the others")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -58,7 +59,7 @@ def main() -> None:
         bus = stack.enter_context(host.system_bus())
         stack.enter_context(host.udev())
         stack.enter_context(host.udisks(bus))
-        bench = Bench(folder, media, mebibytes, bus, arguments.idle_seconds)
+        bench = Bench(folder, media, mebibytes, bus, arguments.idle_seconds, read_back=not arguments.no_read_back)
         rounds = [bench.one_round(number) for number in range(arguments.rounds)]
     show(rounds, arguments.idle_seconds, as_json=arguments.json)
 
@@ -82,6 +83,7 @@ class Bench:
     mebibytes: int
     bus: host.Bus
     idle_seconds: float
+    read_back: bool = True
 
     def one_round(self, number: int) -> tuple[Ours, float]:
         """The daemon and bare rsync, in turns first."""
@@ -95,7 +97,8 @@ class Bench:
         """Plug a disk in and wait for the outcome."""
         config = self.folder / "config.toml"
         disks = '[disks]\ntransports = ["loop"]\nautomounter_grace_seconds = 0\nreserve_megabytes = 0\n'
-        config.write_text(f'media_location = "{self.media}"\n{disks}')
+        reading = f"[verification]\nread_back = {str(self.read_back).lower()}\nminutes = 0\n"
+        config.write_text(f'media_location = "{self.media}"\n{disks}{reading}')
         with host.exfat_disk(self.mebibytes, "Bench", populate=host.make_marker) as disk:
             disk.detach()
             state = self.folder / f"state-{number}"

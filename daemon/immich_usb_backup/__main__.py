@@ -21,8 +21,14 @@ COMMANDS = {
     "history": "show the last runs",
     "plan": "show what a backup to a disk would do now, and change nothing",
     "backup": "back up to a disk that is plugged in, though it had its run",
+    "verify": "read back what is on a disk, and copy again what went bad",
+    "eject": "unmount a disk that is plugged in, and stop reading it back",
     "approve": "let the deletions go ahead that are held back for a disk",
     "adopt": "take over a disk that carries another server's backup",
+    "check": "tell whether a database dump is whole, and what is in it",
+    "restore": "bring a library back from a disk, or from a copy of its backup folder",
+    "rehearse": "restore a disk's database into a PostgreSQL that is thrown away, and look for the photos' files",
+    "make-dump": "make a fresh database dump (a unit of its own runs this)",
     "check-file-system": "check an exFAT file system, and repair it (units of their own run this)",
 }
 

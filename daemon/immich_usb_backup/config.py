@@ -8,9 +8,20 @@ import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.model import Mode, Outcome
@@ -18,6 +29,8 @@ from immich_usb_backup.policy.exclude import Excludes
 
 DEFAULT_PATH = Path("/etc/immich-usb-backup/config.toml")
 _LONGEST_CONFIG = 1_000_000
+UNLIMITED_MINUTES = 1_000_000
+"""What ``"unlimited"`` stands for: nearly two years."""
 LIBRARY_FOLDERS = ("upload", "library", "profile")
 """Immich's folders with originals, in the order in which a file that Immich moves meanwhile is still met."""
 
@@ -48,6 +61,34 @@ def _extra_name(name: str) -> str:
     return name
 
 
+def _database_url(text: str) -> str:
+    try:
+        parts = urlsplit(_one_line(text))
+        secret = parts.password is not None or re.search(r"(^|&)(ssl)?password=", parts.query)
+    except ValueError as error:
+        raise ValueError("must be an address such as postgresql://immich@localhost/immich") from error
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must begin with postgresql://")
+    if secret:
+        raise ValueError("must not hold the password, which goes into database.password_file")
+    return text
+
+
+def _web_address(text: str) -> str:
+    try:
+        parts = urlsplit(_one_line(text))
+        whole = parts.hostname is not None and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or parts.scheme not in {"http", "https"} or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be an address such as http://localhost:2283")
+    return text
+
+
+def _minutes(value: object) -> object:
+    return UNLIMITED_MINUTES if value == "unlimited" else value
+
+
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     Excludes.parse(patterns)
     return patterns
@@ -56,7 +97,10 @@ def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
 AbsolutePath: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Address: TypeAlias = Annotated[str, Field(min_length=3), AfterValidator(_address)]
 Line: TypeAlias = Annotated[str, AfterValidator(_one_line)]
+DatabaseUrl: TypeAlias = Annotated[str, AfterValidator(_database_url)]
+WebAddress: TypeAlias = Annotated[str, AfterValidator(_web_address)]
 OutcomeName: TypeAlias = Annotated[Outcome, Field(strict=False)]
+Minutes: TypeAlias = Annotated[int, Field(ge=0, le=UNLIMITED_MINUTES), BeforeValidator(_minutes)]
 Patterns: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_patterns)]
 ExtraName: TypeAlias = Annotated[str, AfterValidator(_extra_name)]
 Transport: TypeAlias = Literal["usb", "mmc", "loop"]
@@ -69,12 +113,34 @@ class _Section(BaseModel):
 
 
 class Database(_Section):
-    """Immich's own dumps: where they are and how many the disk keeps."""
+    """The database dump: Immich's own newest one, or a fresh one that is made for each backup."""
 
     dumps: AbsolutePath | None = None
     """Folder with Immich's routine dumps; default: ``backups`` in the media location."""
     keep: int = Field(default=14, ge=1, le=1000)
     """Dumps that stay on the disk, the newest."""
+    warn_after_hours: int = Field(default=48, ge=0)
+    """A dump that is older makes a backup partial; 0 never does."""
+    mode: Literal["latest", "pg_dump", "immich-api", "command"] = "latest"
+    """``latest`` takes what Immich made; the others have a fresh dump made first."""
+    fresh_minutes: int = Field(default=30, ge=1, le=720)
+    """How long making a fresh dump may take."""
+    url: DatabaseUrl = "postgresql:///immich?host=/run/postgresql"
+    """For ``pg_dump``: where the database is, without a password."""
+    password_file: AbsolutePath | None = None
+    """First line is the database's password. Default: the systemd credential ``database-password``."""
+    api_url: WebAddress = "http://localhost:2283"
+    """For ``immich-api``: Immich's address."""
+    api_key_file: AbsolutePath | None = None
+    """First line is an admin's API key. Default: the systemd credential ``immich-api-key``."""
+    command: Annotated[tuple[Line, ...], Field(strict=False)] = ()
+    """For ``command``: a program with its arguments, not a shell's line; what it prints is the dump."""
+
+    @model_validator(mode="after")
+    def _has_a_command(self) -> Self:
+        if self.mode == "command" and not self.command:
+            raise ValueError('mode "command" needs a command, such as command = ["docker", "exec", ...]')
+        return self
 
 
 class Disks(_Section):
@@ -108,6 +174,18 @@ class Deletions(_Section):
     """More than this share of what the disk holds is held until it is approved ..."""
     hold_files: int = Field(default=100, ge=0)
     """... but not fewer than this many files."""
+
+
+class Verification(_Section):
+    """What is read back from the disk, to be sure that it gives back what was written to it."""
+
+    read_back: bool = True
+    """Read back what was copied, past the page cache, before success is said."""
+    minutes: Minutes = 10
+    """How long a plug-in reads files again in turn, once everything is on the disk: 0 is not at all, ``"unlimited"`` until
+    all are read, or ``eject``."""
+    again_after_days: int = Field(default=30, ge=0, le=3650)
+    """A file that was read back less long ago is left alone; 0 reads each file at each plug-in."""
 
 
 class Mail(_Section):
@@ -175,6 +253,7 @@ class Config(_Section):
     disk: Mapping[str, Disk] = Field(default_factory=dict)
     database: Database = Database()
     disks: Disks = Disks()
+    verification: Verification = Verification()
     mail: Mail | None = None
     desktop: Desktop = Desktop()
     logging: Logging = Logging()
@@ -254,7 +333,7 @@ def _problem(detail: Mapping[str, Any]) -> str:
         .replace("valid dictionary", "table")
     )
     text = re.sub(r" or instance of \w+", "", text)
-    got = "" if isinstance(detail["input"], dict) else f" (it is {_shown(detail['input'])})"
+    got = "" if isinstance(detail["input"], dict) or "password" in text else f" (it is {_shown(detail['input'])})"
     return f"{path or 'the file'}: {text}{got}"
 
 
@@ -278,6 +357,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "deletions": Deletions,
     "database": Database,
     "disks": Disks,
+    "verification": Verification,
     "mail": Mail,
     "desktop": Desktop,
     "logging": Logging,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from immich_usb_backup import recovery
+from immich_usb_backup import messages, recovery
 from immich_usb_backup.config import Config
 from immich_usb_backup.disks_here import DisksHere
 from immich_usb_backup.dry_run import dry_run
@@ -20,10 +20,14 @@ from immich_usb_backup.model import DeviceAction, PartitionSeen, PlanReport, Plu
 from immich_usb_backup.policy.eligibility import judge_seen, worth_a_line
 from immich_usb_backup.policy.text import printable
 from immich_usb_backup.ports import Ports
-from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of
+from immich_usb_backup.release import release
+from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of, rereading_of
 from immich_usb_backup.run import Stop, back_up
 
 _HANDLED_KEPT = 500
+_WISH_SECONDS = 20.0
+"""How long a run may take to end by itself when the service is stopped, once everything is on the disk."""
+_RELEASE_SECONDS = 10.0
 _ASK_AGAIN = "Plug it in and ask again."
 
 
@@ -220,7 +224,7 @@ class Daemon:
 
     async def _do(self, job: Job, stop: Stop) -> RunReport | None:
         if job.is_backup:
-            return await back_up(job.seen, config=self.config, ports=self._ports, stop=stop, mode=job.mode)
+            return await self._back_up(job, stop)
         try:
             job.succeed(await dry_run(job.seen, config=self.config, ports=self._ports, mode=job.mode, stop=stop))
         except (BackupError, OSError) as error:
@@ -230,6 +234,11 @@ class Daemon:
             message = "The backup program made a mistake"
             job.fail(Refused(Refusal.FAILED, message, hint="See: journalctl -u immich-usb-backup"))
         return None
+
+    async def _back_up(self, job: Job, stop: Stop) -> RunReport | None:
+        return await back_up(
+            job.seen, config=self.config, ports=self._ports, stop=stop, mode=job.mode, rereading=job.rereading
+        )
 
     async def _finish(self, current: _Current) -> None:
         try:
@@ -256,6 +265,9 @@ class Daemon:
         if self._current is None:
             return
         current = self._current
+        if current.stop.all_there and not lost_bus:
+            current.stop.wish.set()
+            await asyncio.wait({current.task}, timeout=_WISH_SECONDS)
         hint = None if current.job.is_backup else ""
         current.cancel(Interrupted(f"The {current.what} was interrupted: {why}", hint=hint))
         await asyncio.wait({current.task})
@@ -278,6 +290,49 @@ class Daemon:
         self._refuse_in_a_backup(chosen, seen)
         self._enqueue(Job(seen, wanted))
         return chosen.name
+
+    async def verify(self, disk: str, what: str) -> Candidate:
+        """Have a run begin that reads back, however long it takes, what is ``due`` or ``all``. Raises ``Refused``."""
+        wanted = rereading_of(what)
+        chosen, seen = await self._here.called(disk)
+        self._refuse_in_a_backup(chosen, seen)
+        self._enqueue(Job(seen, rereading=wanted))
+        return chosen
+
+    async def eject(self, disk: str) -> str:
+        """Have a disk unmounted; a run that only reads it back ends early. Returns when it may be unplugged. Raises
+        ``Refused``, ``UnmountBusy``, ``DiskGone``."""
+        chosen, seen = await self._here.called(disk)
+        if self._is_current(seen):
+            await self._end_reading(chosen)
+            return chosen.name
+        async with self._noting:
+            if self._queue.backup_of(seen.plug_in) is not None or self._is_current(seen):
+                raise _busy(chosen, "waits for its backup")
+            partition = await self._ports.disks.find(seen)
+            await release(partition, ports=self._ports, busy_seconds=_RELEASE_SECONDS)
+        return chosen.name
+
+    def _is_current(self, seen: PartitionSeen) -> bool:
+        current = self._current
+        return current is not None and current.plug_in == seen.plug_in and current.goes_on
+
+    async def _end_reading(self, chosen: Candidate) -> None:
+        current = self._current
+        assert current is not None
+        if not current.job.is_backup:
+            raise _busy(chosen, "is being looked at now")
+        if not current.stop.all_there:
+            raise Refused(
+                Refusal.BUSY,
+                f"'{printable(chosen.name)}' is being backed up now: what is new is not on it yet",
+                hint="Ask again when photos are read back, or wait for the message that says it is safe to unplug.",
+            )
+        current.stop.wish.set()
+        await asyncio.wait({current.task})
+        report = None if current.task.cancelled() else current.task.result()
+        if report is not None and not report.safe_to_unplug:
+            raise Refused(Refusal.FAILED, messages.headline(report), hint="See: journalctl -u immich-usb-backup")
 
     async def approve(self, disk: str) -> int:
         """Approve the held deletions of a disk; where it is here and there were any, a run follows. Raises ``Refused``,

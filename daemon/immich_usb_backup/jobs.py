@@ -6,19 +6,20 @@ import asyncio
 from dataclasses import dataclass
 
 from immich_usb_backup.errors import BackupError
-from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, PlugIn
+from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, PlugIn, Rereading
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """One thing to do with one disk: a plan where there is somebody to ``answer``, else a backup.
 
-    ``mode`` None: as it is configured.
+    ``mode`` None: as it is configured. ``rereading``: what is read again of what was on the disk before.
     """
 
     seen: PartitionSeen
     mode: Mode | None = None
     answer: asyncio.Future[PlanReport] | None = None
+    rereading: Rereading = Rereading.TURN
 
     @property
     def is_backup(self) -> bool:
@@ -52,12 +53,13 @@ class JobQueue:
         return len(self._jobs)
 
     def add(self, job: Job) -> None:
-        """At the end. A second backup of a plug-in is no second run; the mode that was asked for last counts."""
+        """At the end. A second backup of a plug-in is no second run; what was asked for last counts."""
         waiting = self.backup_of(job.seen.plug_in) if job.is_backup else None
         if waiting is None:
             self._jobs.append(job)
         else:
             waiting.mode = job.mode or waiting.mode
+            waiting.rereading = waiting.rereading if job.rereading is Rereading.TURN else job.rereading
         self._filled.set()
 
     async def filled(self) -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from immich_usb_backup.errors import BackupError
-from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, RunReport
+from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, Rereading, RunReport
 from immich_usb_backup.policy.text import printable
 
 
@@ -18,6 +18,7 @@ class Refusal(StrEnum):
     NO_SUCH_DISK = "NoSuchDisk"
     AMBIGUOUS_DISK = "AmbiguousDisk"
     BAD_MODE = "BadMode"
+    BAD_CHOICE = "BadChoice"
     BUSY = "Busy"
     NOT_ALLOWED = "NotAllowed"
     FAILED = "Failed"
@@ -42,6 +43,14 @@ class Requests(Protocol):
 
     async def backup(self, disk: str, mode: str) -> str:
         """Have a disk that is plugged in backed up to, though it had its run. Returns its name at once."""
+
+    async def verify(self, disk: str, what: str) -> Candidate:
+        """Have a backup begin that reads back, however long it takes, what is ``due`` or ``all`` of a disk that is plugged
+        in. Returns at once."""
+
+    async def eject(self, disk: str) -> str:
+        """Let a disk that is plugged in be unmounted: a run that only reads it back ends early. Returns its name when it
+        may be unplugged."""
 
     async def approve(self, disk: str) -> int:
         """Approve the deletions that are held. Returns how many those are; 0: nothing was held."""
@@ -122,3 +131,13 @@ def mode_of(text: str) -> Mode | None:
     except ValueError:
         known = ", ".join(Mode)
         raise Refused(Refusal.BAD_MODE, f"There is no mode '{printable(text)}': it is one of {known}") from None
+
+
+def rereading_of(text: str) -> Rereading:
+    """What a verification is asked to read; empty: what is due. Raises ``Refused``."""
+    if text in {"", Rereading.DUE}:
+        return Rereading.DUE
+    if text == Rereading.ALL:
+        return Rereading.ALL
+    message = f"There is no verification of '{printable(text)}': it is one of {Rereading.DUE}, {Rereading.ALL}"
+    raise Refused(Refusal.BAD_CHOICE, message)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from structlog.contextvars import bound_contextvars
 
@@ -16,43 +15,52 @@ from immich_usb_backup.announce import announce
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
-    BusLost,
     DeadlineMissed,
     DiskGone,
     DiskReadOnly,
     Interrupted,
     MountFailed,
+    SourceUnreadable,
+    StateDamaged,
     UnmountBusy,
     WrongDevice,
 )
 from immich_usb_backup.events import Event
-from immich_usb_backup.marker_look import Looked, look_for_marker, mount_for_writing
+from immich_usb_backup.first_look import as_backup_error, first_look, new_run_id
+from immich_usb_backup.marker_look import Looked, mount_for_writing
 from immich_usb_backup.model import (
     Finding,
     Mode,
     Mount,
     Outcome,
-    Partition,
     PartitionSeen,
+    Rereading,
     RunReport,
     Severity,
     Stage,
     StageReport,
 )
-from immich_usb_backup.policy.eligibility import judge_partition
 from immich_usb_backup.policy.marker import has_folder_name
 from immich_usb_backup.policy.outcome import conclude, finding_of
 from immich_usb_backup.policy.report import first_report, identify
-from immich_usb_backup.policy.text import duration, utc_stamp
+from immich_usb_backup.policy.text import duration
 from immich_usb_backup.ports import Ports, Target
 from immich_usb_backup.protect import protected
 from immich_usb_backup.release import release
+from immich_usb_backup.stages.assets import open_assets
 from immich_usb_backup.stages.books import Books
 from immich_usb_backup.stages.config_files import back_up_config
 from immich_usb_backup.stages.context import RunContext, Work
 from immich_usb_backup.stages.database import back_up_database
 from immich_usb_backup.stages.file_system import check_file_system
 from immich_usb_backup.stages.mirror import mirror
+from immich_usb_backup.stages.page import write_page
+from immich_usb_backup.stages.prove import due, prove
+from immich_usb_backup.stages.verdict import judge
+
+_PULLED_HINT = (
+    "Next time wait for the message that says it is safe to unplug, or run: sudo immich-usb-backup eject DISK"
+)
 
 PULL_SECONDS = 2.0
 """How long the news of a pulled disk may take after its first errors."""
@@ -65,10 +73,20 @@ class Stop:
     cause: BackupError | None = None
     drive_wanted: Callable[[], bool] = lambda: False
     """Whether another partition of the same drive waits for its turn."""
+    wish: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody wants to unplug the disk, or the service is to end: what is not needed is left for the next time."""
+    all_there: bool = False
+    """Whether everything is on the disk, so that ``wish`` leads to the end of the run."""
 
 
 async def back_up(
-    seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop, mode: Mode | None = None
+    seen: PartitionSeen,
+    *,
+    config: Config,
+    ports: Ports,
+    stop: Stop,
+    mode: Mode | None = None,
+    rereading: Rereading = Rereading.TURN,
 ) -> RunReport | None:
     """Look for the marker; where it is, back up, unmount, record and tell. None for a disk that is not ours.
 
@@ -76,77 +94,29 @@ async def back_up(
     """
     with bound_contextvars(device=seen.device_node, uuid=seen.uuid):
         try:
-            looked = await _look(seen, config=config, ports=ports)
+            looked = await first_look(seen, config=config, ports=ports)
         except Exception as error:  # noqa: BLE001  # whatever lies on one disk, the next one is waited for
             ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
             return None
         if looked is None:
             return None
-        return await _Run(seen, looked, config=config, ports=ports, stop=stop, mode=mode).story()
-
-
-async def _look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked | None:
-    try:
-        partition = await ports.disks.find(seen)
-        verdict = judge_partition(seen, partition, transports=config.disks.transports)
-        if not verdict.accepted:
-            ports.log.say(
-                Event.DISK_IGNORED, device=seen.device_node, label=seen.label, reasons="; ".join(verdict.reasons)
-            )
-            return None
-        grace = config.disks.automounter_grace_seconds
-        looked = await look_for_marker(partition, grace_seconds=grace, ports=ports)
-    except (BackupError, OSError) as error:
-        await _unreadable(seen, _as_backup_error(error), ports)
-        return None
-    if looked.marker is None:
-        ports.log.say(Event.DISK_UNMARKED, device=seen.device_node, label=seen.label)
-        return None
-    return looked
-
-
-async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> None:
-    """A disk that could not be looked at: a line for a stranger's; a failed run for one that we know."""
-    ports.log.say(Event.DISK_UNREADABLE, device=seen.device_node, label=seen.label, message=error.message)
-    try:
-        name = await ports.history.disk_name(seen.uuid)
-    except BackupError as unknown:
-        ports.log.say(Event.FATAL, message=unknown.message, hint=unknown.hint)
-        return
-    if name is None or isinstance(error, DiskGone):
-        return
-    partition = Partition(
-        block_path="",
-        drive_path=None,
-        device_node=seen.device_node,
-        device_number=seen.plug_in.device_number,
-        file_system=seen.file_system,
-        uuid=seen.uuid,
-        label=seen.label,
-        connection_bus="",
-        size=seen.size,
-        read_only=False,
-    )
-    started = ports.clock.now()
-    report = first_report(_run_id(ports), ports.server, identify(seen, partition, name), started)
-    try:
-        await ports.history.begin(report, seen.plug_in)
-    except BackupError as problem:
-        ports.log.say(Event.ANNOUNCE_FAILED, message=problem.message, hint=problem.hint)
-    unmounted = not isinstance(error, UnmountBusy | DeadlineMissed | BusLost)
-    failed = replace(report, outcome=Outcome.FAILED, findings=(finding_of(error),), safe_to_unplug=unmounted)
-    await announce(replace(failed, ended=ports.clock.now()), ports)
-
-
-def _run_id(ports: Ports) -> str:
-    return f"{utc_stamp(ports.clock.now())}-{secrets.token_hex(2)}"
+        run = _Run(seen, looked, config=config, ports=ports, stop=stop, mode=mode, rereading=rereading)
+        return await run.story()
 
 
 class _Run:
     """A run on a marked disk."""
 
     def __init__(
-        self, seen: PartitionSeen, looked: Looked, *, config: Config, ports: Ports, stop: Stop, mode: Mode | None
+        self,
+        seen: PartitionSeen,
+        looked: Looked,
+        *,
+        config: Config,
+        ports: Ports,
+        stop: Stop,
+        mode: Mode | None,
+        rereading: Rereading,
     ) -> None:
         assert looked.marker is not None
         self._seen = seen
@@ -156,18 +126,20 @@ class _Run:
         self._ports = ports
         self._stop = stop
         self._mounted: Mount | None = None
+        self._books = Books()
         self._copied = False
         self._flushed = False
         self._unmounted = True
         self._powered_off = False
         disk = identify(seen, looked.partition, looked.marker.name)
         self._run = RunContext(
-            run_id=_run_id(ports),
+            run_id=new_run_id(ports),
             disk=disk,
             started=ports.clock.now(),
             config=config,
             ports=ports,
             mode=mode or config.mode_of(disk.name, disk.label, disk.uuid),
+            rereading=rereading,
         )
 
     async def story(self) -> RunReport:
@@ -198,10 +170,10 @@ class _Run:
         except asyncio.CancelledError:
             cause = self._stop.cause or Interrupted("The backup was stopped")
             if not (self._done_with_disk and isinstance(cause, DiskGone)):
-                self._note_once(finding_of(cause))
+                self._note_error(cause)
             _forget_cancellation()
         except (BackupError, OSError) as error:
-            self._note_once(finding_of(_as_backup_error(error)))
+            self._note_error(as_backup_error(error))
         except Exception as error:  # noqa: BLE001  # a bug must end in an unmounted disk and a message, not in silence
             self._ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
             self._run.note(_bug(error))
@@ -212,12 +184,20 @@ class _Run:
             return
         if await self._ports.devices.gone(self._seen.plug_in, seconds=PULL_SECONDS):
             node = self._seen.device_node
-            self._note_once(finding_of(DiskGone(f"{node} was unplugged before the backup was finished")))
+            self._note_error(DiskGone(f"{node} was unplugged before the backup was finished"))
 
     @property
     def _done_with_disk(self) -> bool:
         """Whether the disk may go, as it does when it is switched off."""
         return self._copied and self._flushed and self._unmounted
+
+    def _note_error(self, error: BackupError) -> None:
+        if isinstance(error, DiskGone) and self._books.settled:
+            message = (
+                f"{self._seen.device_node} was unplugged before it was unmounted: everything is on it, nothing is lost"
+            )
+            error = DiskGone(message, hint=_PULLED_HINT)
+        self._note_once(finding_of(error))
 
     def _note_once(self, finding: Finding) -> None:
         if all(known.code != finding.code for known in self._run.findings):
@@ -228,13 +208,15 @@ class _Run:
         if self._partition.read_only:
             raise DiskReadOnly(f"{self._partition.device_node} is write-protected")
         target: Target | None = None
-        books = Books()
+        books = self._books
         try:
             unclean = await self._check_file_system()
             await protected(self._mount())  # UDisks2 mounts whether or not somebody still waits for its answer
             target = await self._open()
             work = await books.open(self._run, target, unclean=unclean)
             await self._copy_everything(work)
+            await self._read_in_turn(work)
+            await self._tell_its_worth(work)
             self._copied = True
         except asyncio.CancelledError:
             books.leave_open()
@@ -282,18 +264,46 @@ class _Run:
 
     async def _copy_everything(self, work: Work) -> None:
         await self._stage(lambda: back_up_database(work))
+        await self._saying(open_assets(work))
         await self._stage(lambda: back_up_config(work))
+        await self._saying(mirror(work, self._tell))
+
+    async def _read_in_turn(self, work: Work) -> None:
+        """Read again what was on the disk before, as long as it may take. The disk is settled first: from then on a pull
+        costs nothing until more is written."""
+        turn = await due(work)
+        if turn is None or self._stop.wish.is_set():
+            return
+        await self._settle(work.target)
+        self._stop.all_there = True
+        await self._saying(prove(work, turn, self._tell, wish=self._stop.wish))
+
+    async def _tell_its_worth(self, work: Work) -> None:
+        """The verdict, and the page on the disk that shows it. Without a verdict it is a backup all the same."""
+        self._run.free_bytes = await work.target.free_bytes()
+        try:
+            await self._saying(judge(work))
+        except (StateDamaged, SourceUnreadable, DeadlineMissed) as error:
+            self._run.note(replace(finding_of(error), severity=Severity.PARTIAL))
+        await self._saying(write_page(work))
+
+    async def _settle(self, target: Target) -> None:
+        await target.flush(self._run.show_flush)
+        await self._books.write_manifest()
+        await self._books.settle()
+
+    async def _saying(self, work: Awaitable[object]) -> None:
+        """Await it, and say what it noticed."""
         before = len(self._run.findings)
-        await mirror(work, self._tell)
+        await work
         for finding in self._run.findings[before:]:
             self._say(finding)
-        self._run.free_bytes = await work.target.free_bytes()
 
     async def _stage(self, work: Callable[[], Awaitable[StageReport]]) -> None:
-        before = len(self._run.findings)
-        self._tell(await work())
-        for finding in self._run.findings[before:]:
-            self._say(finding)
+        async def body() -> None:
+            self._tell(await work())
+
+        await self._saying(body())
 
     def _tell(self, report: StageReport) -> None:
         self._run.stages.append(report)
@@ -339,7 +349,7 @@ class _Run:
                 await target.flush(self._run.show_flush)
             await books.settle()
         except (BackupError, OSError) as error:
-            self._note_once(finding_of(_as_backup_error(error)))
+            self._note_error(as_backup_error(error))
             return
         self._flushed = True
         seconds = self._ports.clock.monotonic() - began
@@ -350,7 +360,7 @@ class _Run:
         try:
             await books.write_manifest()
         except (BackupError, OSError) as error:
-            self._note_once(finding_of(_as_backup_error(error)))
+            self._note_once(finding_of(as_backup_error(error)))
             return False
         return True
 
@@ -407,6 +417,7 @@ class _Run:
             dump=run.dump,
             dump_time=run.dump_time,
             free_bytes=run.free_bytes,
+            verdict=run.verdict,
         )
 
 
@@ -434,9 +445,3 @@ def _bug(error: Exception) -> Finding:
         message=f"The backup program made a mistake: {type(error).__name__}: {error}",
         hint="Please report it with the output of: journalctl -u immich-usb-backup",
     )
-
-
-def _as_backup_error(error: BackupError | OSError) -> BackupError:
-    if isinstance(error, BackupError):
-        return error
-    return BackupError(f"The disk answered: {error.strerror or error}", hint="Plug the disk in again.")

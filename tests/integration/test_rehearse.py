@@ -129,6 +129,21 @@ def test_a_missing_and_an_empty_file_are_named(
     assert found["rows"]["public.exif"] == 14
 
 
+def test_what_immich_moved_after_the_dump_counts_as_there(server: postgres.Server, tmp_path: Path) -> None:
+    disk = _backup(server, tmp_path, NEW)
+    moved, *_ = (tmp_path / "media/upload").rglob("*.jpg")
+    (tmp_path / "media/library/new").mkdir()
+    moved.rename(tmp_path / "media/library/new/a.jpg")
+    for folder in (moved.parent, *moved.parent.parents):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    shutil.rmtree(disk)
+    make_backup(disk, tmp_path / "media")
+    found = rehearse(disk, say=_quiet)
+    assert found.good
+    assert (found.files.expected, found.files.present) == (14, 14)
+
+
 def test_nothing_is_demanded_of_what_lies_elsewhere(server: postgres.Server, tmp_path: Path) -> None:
     more = (
         schema.Photo("/mnt/pictures/a.jpg", external=True),

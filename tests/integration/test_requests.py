@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,25 @@ import pytest
 from immich_usb_backup.__main__ import main
 from immich_usb_backup.adapters.bus import Bus, ServedMethod
 from immich_usb_backup.adapters.dbus_service import DaemonOnBus
+from immich_usb_backup.cli import verify
 from immich_usb_backup.config import Desktop
-from immich_usb_backup.dbus_names import ADOPT, APPROVE, BACKUP, BUS_NAME, ERROR, GET_STATE, MANAGER, OBJECT_PATH, PLAN
+from immich_usb_backup.dbus_names import (
+    ADOPT,
+    APPROVE,
+    BACKUP,
+    BUS_NAME,
+    EJECT,
+    ERROR,
+    GET_STATE,
+    MANAGER,
+    OBJECT_PATH,
+    PLAN,
+    VERIFY,
+)
 from immich_usb_backup.errors import BackupError, BusCallFailed, Interrupted
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.model import Mode, PlanCategory, PlanReport
-from immich_usb_backup.requests import Refusal, Refused, mode_of, not_here
+from immich_usb_backup.model import Mode, Outcome, PlanCategory, PlanReport, Progress, RunReport, Stage
+from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of, not_here, rereading_of
 from tests.support import host, samples
 from tests.support.daemon import daemon_process
 from tests.support.telling import make_report
@@ -31,7 +46,7 @@ POLICY = CHECKOUT / "systemd/io.github.immich_usb_backup1.conf"
 PLACE = (BUS_NAME, OBJECT_PATH, MANAGER)
 HANGS_AFTER = 20.0
 OUTCOMES = ("run-ok", "run-partial", "run-failed", "run-interrupted")
-CALLS = {PLAN: "ss", BACKUP: "ss", APPROVE: "s", ADOPT: "s"}
+CALLS = {PLAN: "ss", BACKUP: "ss", VERIFY: "ss", EJECT: "s", APPROVE: "s", ADOPT: "s"}
 
 pytestmark = pytest.mark.skipif(host.find_program("dbus-daemon") is None, reason="there is no dbus-daemon")
 needs_busctl = pytest.mark.skipif(host.find_program("busctl") is None, reason="there is no busctl")
@@ -45,6 +60,7 @@ class Service:
         self.plan_may_end = asyncio.Event()
         self.plan_may_end.set()
         self.planning = asyncio.Event()
+        self.verified: list[str] = []
 
     def _check(self, disk: str, mode: str = "") -> None:
         mode_of(mode)
@@ -66,6 +82,18 @@ class Service:
         """Its name."""
         self._check(disk, mode)
         return "Bl\udcffue\0"
+
+    async def verify(self, disk: str, what: str) -> Candidate:
+        """The run is over at once, which may be said before the answer is sent."""
+        rereading_of(what)
+        self._check(disk)
+        self.verified.append(what)
+        return Candidate(name=disk, uuid="1234-ABCD", label=disk)
+
+    async def eject(self, disk: str) -> str:
+        """Its name."""
+        self._check(disk)
+        return disk
 
     async def approve(self, disk: str) -> int:
         """More than fits into 16 bits."""
@@ -123,7 +151,7 @@ async def busctl(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def call(client: Bus, member: str, *words: str, timeout: float = HANGS_AFTER) -> object:
-    (answer,) = await client.call(*PLACE, member, "s" * len(words), words, timeout=timeout)
+    (answer, *_) = await client.call(*PLACE, member, "s" * len(words), words, timeout=timeout)
     return answer
 
 
@@ -141,6 +169,8 @@ async def test_everything_is_introspected_with_its_arguments() -> None:
     rows = {row[0]: row[1:4] for row in (line.split() for line in done.stdout.splitlines()) if row}
     assert rows[f".{PLAN}"] == ["method", "ss", "s"]
     assert rows[f".{BACKUP}"] == ["method", "ss", "s"]
+    assert rows[f".{VERIFY}"] == ["method", "ss", "ss"]
+    assert rows[f".{EJECT}"] == ["method", "s", "s"]
     assert rows[f".{APPROVE}"] == ["method", "s", "u"]
     assert rows[f".{ADOPT}"] == ["method", "s", "s"]
     assert rows[f".{GET_STATE}"] == ["method", "-", "a{sv}"]
@@ -242,6 +272,11 @@ async def test_a_service_that_ends_still_answers_who_waits(connection: Bus, serv
         assert "the backup service was stopped" in (await error_of(plan)).message
 
 
+@pytest.mark.usefixtures("service")
+async def test_an_unknown_verification_is_an_error_of_ours(client: Bus) -> None:
+    assert (await error_of(call(client, VERIFY, "Blue", "some"))).name == f"{ERROR}.BadChoice"
+
+
 # Our own commands -----------------------------------------------------------------------------------------
 
 
@@ -266,8 +301,75 @@ async def test_the_commands_ask_and_tell(command: Callable[..., Awaitable[tuple[
     assert (await command("adopt", "Blue"))[0] == ExitCode.OK
 
 
+async def test_verify_shows_how_far_it_is_and_ends_with_the_outcome(
+    connection: Bus, command: Callable[..., Awaitable[tuple[int, str, str]]]
+) -> None:
+    service, face = Service(), DaemonOnBus(connection, Desktop, itertools.count().__next__)
+    await face.start(service)
+    for outcome, code in ((Outcome.OK, ExitCode.OK), (Outcome.PARTIAL, ExitCode.PROBLEM)):
+        report = make_report(outcome=outcome)
+        verifying = asyncio.ensure_future(command("verify", "Blue", "--all"))
+        async with asyncio.timeout(HANGS_AFTER):
+            while not service.verified:
+                await asyncio.sleep(0.01)
+        assert service.verified.pop() == "all"
+        other = replace(report, run_id="another", disk=replace(report.disk, uuid="0000-0000", name="Green"))
+        for one in (other, report):
+            face.started(one.run_id, one.disk)
+            face.progress(_reading(one))
+            face.finished(one)
+        ended, said, _ = await verifying
+        assert ended == code
+        assert (
+            "reading photos back from the disk, 1.0 GB of 4.0 GB, 25 %, 50.0 MB in a second, about 1 min 0 s left"
+            in said
+        )
+        assert "Green" not in said
+        assert "'Blue' is backed up" in said
+
+
+def _reading(report: RunReport) -> Progress:
+    return Progress(
+        run_id=report.run_id,
+        disk_name=report.disk.name,
+        stage=Stage.PROVE,
+        done=10**9,
+        total=4 * 10**9,
+        percent=25,
+        rate=5e7,
+        seconds_left=60.0,
+    )
+
+
+async def test_verify_does_not_wait_for_ever_for_a_disk_that_is_none_of_ours(
+    service: Service,
+    command: Callable[..., Awaitable[tuple[int, str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(verify, "_QUIET_SECONDS", 0.03)
+    code, _, complained = await command("verify", "Blue")
+    assert (code, service.verified) == (ExitCode.PROBLEM, ["due"])
+    assert "it has no marker" in complained
+
+
+async def test_verify_does_not_wait_for_a_service_that_has_ended(
+    connection: Bus, command: Callable[..., Awaitable[tuple[int, str, str]]]
+) -> None:
+    service = Service()
+    await DaemonOnBus(connection, Desktop, lambda: 0.0).start(service)
+    verifying = asyncio.ensure_future(command("verify", "Blue"))
+    async with asyncio.timeout(HANGS_AFTER):
+        while not service.verified:
+            await asyncio.sleep(0.01)
+        await connection.close()
+        code, _, complained = await verifying
+    assert code == ExitCode.UNAVAILABLE
+    assert "ended before the verification was over" in complained
+
+
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize("name", ["plan", "backup", "approve", "adopt"])
+@pytest.mark.parametrize("name", ["plan", "backup", "verify", "eject", "approve", "adopt"])
 async def test_a_disk_that_is_not_here_ends_a_command_with_75(
     command: Callable[..., Awaitable[tuple[int, str, str]]], name: str
 ) -> None:
@@ -276,7 +378,7 @@ async def test_a_disk_that_is_not_here_ends_a_command_with_75(
     assert "No disk 'Green' is plugged in" in complained
 
 
-@pytest.mark.parametrize("name", ["plan", "backup", "approve", "adopt"])
+@pytest.mark.parametrize("name", ["plan", "backup", "verify", "eject", "approve", "adopt"])
 async def test_without_the_service_a_command_says_where_to_look(
     command: Callable[..., Awaitable[tuple[int, str, str]]], name: str
 ) -> None:

@@ -74,6 +74,11 @@ async def test_files_arrive_whole_whatever_their_time(mount: Mount, source: Path
     assert [*(folder / ".partial").iterdir()] == []
 
 
+async def test_a_folder_that_is_not_there_has_no_files(mount: Mount) -> None:
+    async with opened(mount) as target:
+        assert await target.facts("config", [b"config.zip"]) == {}
+
+
 async def test_names_that_the_disk_does_not_take_fail_alone(mount: Mount, source: Path) -> None:
     files = {b"usual.jpg": b"upload/a?b.jpg", b"1970.jpg": b"upload/" + b"n" * 300, b"1969.jpg": b"upload/fine.jpg"}
     async with opened(mount) as target:

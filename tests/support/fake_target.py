@@ -16,7 +16,7 @@ from immich_usb_backup.adapters.copying import copy_in
 from immich_usb_backup.adapters.digests import sha1s
 from immich_usb_backup.adapters.tree import Descriptor
 from immich_usb_backup.adapters.walk import walk
-from immich_usb_backup.errors import DiskGone, DiskReadOnly
+from immich_usb_backup.errors import BackupError, DiskGone, DiskReadOnly
 from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY, Mount
 from immich_usb_backup.policy.copy_check import FileFact
 from immich_usb_backup.policy.manifest import Fingerprint, Folder
@@ -80,6 +80,7 @@ class FakeTarget:
         self._number = mount.partition.device_number
         self._folder = folder
         self._owner = owner
+        self._lost: BackupError | None = None
         self.working_folder = str(folder)
 
     async def _at(self, step: str) -> None:
@@ -251,8 +252,14 @@ class FakeTarget:
         return CLUSTER
 
     async def flush(self, progress: Callable[[int], None]) -> None:
-        """Nothing is buffered."""
-        await self._at("flush")
+        """Nothing is buffered. Once it has failed it fails always."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            await self._at("flush")
+        except BackupError as error:
+            self._lost = error
+            raise
         progress(1)
 
     async def close(self) -> None:

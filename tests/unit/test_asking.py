@@ -16,7 +16,7 @@ from immich_usb_backup.cli import asking
 from immich_usb_backup.errors import BusCallFailed, BusLost, DeadlineMissed
 from immich_usb_backup.model import Finding, Mode, PlanCategory, PlanReport, Severity
 
-COMMANDS = ("plan", "backup", "approve", "adopt")
+COMMANDS = ("plan", "backup", "eject", "approve", "adopt")
 OURS = "io.github.immich_usb_backup1.Error"
 DBUS = "org.freedesktop.DBus.Error"
 HELD = Finding(

@@ -198,7 +198,7 @@ async def test_a_reading_that_is_stopped_leaves_no_book(books: SqliteAssetBooks,
     pulse = Pulse()
     pulse.stopped = True
     with pytest.raises(Stopped):
-        books._open(dump, sha256, b"/srv", pulse)
+        books.open_now(dump, sha256=sha256, media_location=Path("/srv"), beat=pulse.beat)
     assert _files(tmp_path) == []
 
 

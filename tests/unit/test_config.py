@@ -158,3 +158,17 @@ def test_the_first_name_of_a_disk_that_is_configured_sets_its_mode() -> None:
     assert found.mode_of("Blue", "STICK", "ABCD-1234") is Mode.VERIFY
     assert found.mode_of("Red", "STICK", "ABCD-1234") is Mode.FULL
     assert found.mode_of("Red") is Mode.QUICK
+
+
+# Verification ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("0", 0), ("60", 60), ('"unlimited"', config.UNLIMITED_MINUTES)])
+def test_minutes_of_verification(text: str, minutes: int) -> None:
+    assert _parse(f"[verification]\nminutes = {text}").verification.minutes == minutes
+
+
+@pytest.mark.parametrize("text", ['"ten"', "-1", "true", "1.5", "[]", '"Unlimited"'])
+def test_other_minutes_are_one_mistake(text: str) -> None:
+    (problem,) = _problems(f"[verification]\nminutes = {text}")
+    assert problem.startswith("config.toml: verification.minutes: ")

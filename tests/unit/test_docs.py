@@ -282,7 +282,7 @@ def test_every_journal_field_is_documented() -> None:
 def test_the_bus_is_documented() -> None:
     text = (REFERENCE / "dbus.md").read_text()
     names = [value for name, value in vars(dbus_names).items() if name.isupper()]
-    assert len(names) == 13
+    assert len(names) == 15
     assert [name for name in names if f"`{name}" not in text] == []
     errors_documented = {_code(row[0])[0].lstrip(".") for row in _rows(_section(text, "Methods")) if row[0][1] == "."}
     assert errors_documented == set(Refusal)

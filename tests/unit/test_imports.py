@@ -16,7 +16,7 @@ PACKAGE = Path(immich_usb_backup.__file__).parent
 BASE = frozenset({"model", "errors", "events", "config", "exit_codes", "dbus_names", "__init__"})
 POLICY = BASE | {"policy", "messages", "ports"}
 STAGES = POLICY | {"stages", "marker_look", "release", "protect"}
-RUN = STAGES | {"announce", "run", "recovery"}
+RUN = STAGES | {"announce", "first_look", "run", "recovery"}
 REQUESTS = POLICY | {"requests", "jobs"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
@@ -25,19 +25,27 @@ ALLOWED = {
     **dict.fromkeys(("policy", "messages", "ports"), POLICY),
     "protect": BASE,
     **dict.fromkeys(("stages", "marker_look", "release"), STAGES),
-    **dict.fromkeys(("announce", "run", "recovery"), RUN),
+    **dict.fromkeys(("announce", "first_look", "run", "recovery"), RUN),
     **dict.fromkeys(("notifier", "agent", "dry_run"), RUN),
     **dict.fromkeys(("requests", "jobs", "disks_here"), REQUESTS),
     "daemon": RUN | REQUESTS | {"disks_here", "dry_run"},
     "adapters": POLICY | {"adapters", "protect", "requests"},
-    **dict.fromkeys(("cli", "__main__"), RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent"}),
+    "restore": POLICY | {"restore", "adapters"},  # a command in the foreground, on this machine's files alone: no ports
+    "dump_making": POLICY | {"dump_making", "adapters"},  # a process of its own, too
+    **dict.fromkeys(
+        ("cli", "__main__"),
+        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making"},
+    ),
 }
 ONLY_IN = {
     "dbus_next": {"adapters/bus.py"},
     "pyudev": {"adapters/udev.py"},
     "sdnotify": {"adapters/service.py"},
     "smtplib": {"adapters/mail.py"},
-    "sqlite3": {"adapters/history.py", "adapters/manifest.py", "adapters/manifest_tables.py"},
+    "sqlite3": {
+        *("adapters/history.py", "adapters/manifest.py", "adapters/manifest_tables.py", "adapters/manifest_proofs.py"),
+        *("adapters/manifest_temporary.py", "adapters/asset_book.py", "adapters/placing.py"),
+    },
     "structlog": {"adapters/journal.py", "run.py"},
 }
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))

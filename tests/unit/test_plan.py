@@ -98,9 +98,15 @@ def test_another_inode_is_remembered_and_the_manifest_on_the_disk_stays_true() -
     assert plan.inodes == [Change(b"upload/a", known._replace(inode=8))]
 
 
-def test_in_mode_full_a_sidecar_is_written_anew_without_being_compared() -> None:
+def test_in_mode_full_a_sidecar_of_the_same_time_is_compared_before_it_may_replace_the_disks() -> None:
     plan = _plan(_folder(a_xmp=_file()), known=_holds(_there(_known("a.xmp"))), mode=Mode.FULL)
-    assert _kinds(plan) == {"rewritten": [b"upload/a.xmp"]}
+    assert _kinds(plan) == {"compare": [b"upload/a.xmp"]}
+
+
+def test_a_file_that_did_not_read_back_is_compared_though_its_facts_are_the_same() -> None:
+    known = _holds(_there(_known("a.jpg"), _known("b.jpg")))
+    plan = _plan(_folder(a_jpg=_file(), b_jpg=_file()), known=known, suspects=frozenset({fold(b"upload/a.jpg")}))
+    assert (_kinds(plan), plan.unchanged) == ({"compare": [b"upload/a.jpg"]}, 1)
 
 
 def test_a_photo_without_a_date_is_copied_once() -> None:

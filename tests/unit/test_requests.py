@@ -16,7 +16,7 @@ from immich_usb_backup import daemon as module
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import BackupError, DiskGone, Interrupted, StateDamaged
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import DeviceAction, Mode, Outcome, PartitionSeen, PlanReport, PlugIn, RunReport
+from immich_usb_backup.model import DeviceAction, Mode, Outcome, PartitionSeen, PlanReport, PlugIn, Rereading, RunReport
 from immich_usb_backup.policy.report import first_report, identify
 from immich_usb_backup.ports import Manifest, Ports
 from immich_usb_backup.requests import Refusal, Refused
@@ -56,9 +56,17 @@ class Jobs:
     def __init__(self, world: World) -> None:
         self._world = world
         self.done: list[tuple[str, str, Mode | None]] = []
+        self.rereading: list[Rereading] = []
 
     async def back_up(
-        self, seen: PartitionSeen, *, config: Config, ports: Ports, stop: Stop, mode: Mode | None = None
+        self,
+        seen: PartitionSeen,
+        *,
+        config: Config,
+        ports: Ports,
+        stop: Stop,
+        mode: Mode | None = None,
+        rereading: Rereading = Rereading.TURN,
     ) -> RunReport | None:
         """Begin, be recorded, end; cancelled, end all the same."""
         stick = next(stick for stick in self._world.devices.plugged.values() if stick.seen.uuid == seen.uuid)
@@ -72,6 +80,7 @@ class Jobs:
         except asyncio.CancelledError:
             outcome = Outcome.INTERRUPTED
         self.done.append(("backup", seen.label, mode))
+        self.rereading.append(rereading)
         report = replace(report, outcome=outcome)
         await ports.history.finish(report)
         ports.watchers.finished(report)
@@ -357,6 +366,22 @@ async def test_a_backup_that_waits_is_asked_for_in_vain_but_for_its_mode(
         await running.runs(2)
         await quiet()
     assert jobs.done == [("backup", "STICK1", None), ("backup", "STICK2", Mode.FULL)]
+
+
+async def test_a_verification_of_a_disk_that_waits_is_its_one_run(world: World, config: Config, jobs: Jobs) -> None:
+    world.script.hold("back up STICK1")
+    async with daemon_on(world, config) as running:
+        world.devices.plug(world.stick(1))
+        await running.reached("back up STICK1")
+        world.devices.plug(world.stick(2))
+        await running.until(lambda: Event.DISK_QUEUED in world.log.events())
+        assert (await running.daemon.verify("STICK2", "all")).uuid == "ABCD-0002"
+        await running.daemon.backup("STICK2", "full")
+        world.script.go_on("back up STICK1")
+        await running.runs(2)
+        await quiet()
+    assert jobs.done[1:] == [("backup", "STICK2", Mode.FULL)]
+    assert jobs.rereading == [Rereading.TURN, Rereading.ALL]
 
 
 async def test_a_request_and_the_plug_in_itself_are_one_run(

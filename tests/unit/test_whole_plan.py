@@ -304,3 +304,44 @@ def test_a_file_that_changed_before_it_was_copied_has_no_inode_that_could_be_tru
     item = _item(b"upload/12:30", stored=b"upload/12_30~x")
     assert known_after_copy(item, size=5, mtime_ns=NOW) == Known(b"12:30", b"12_30~x", 5, NOW, 1)
     assert known_after_copy(item, size=6, mtime_ns=NOW) == Known(b"12:30", b"12_30~x", 6, NOW, 0)
+
+
+# With Immich's own checksum -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "noted", "kind"),
+    [
+        (Digests(ONE, TWO, ONE), b"", "rotten"),
+        (Digests(ONE, "I/O error", b""), b"", "rotten"),
+        (Digests(TWO, ONE, ONE), b"", "suspicious"),
+        (Digests(TWO, ONE, ONE), TWO, "suspicious"),  # what was noted was not what was uploaded, and the disk has that
+        (Digests(TWO, THREE, ONE), b"", "different"),
+        (Digests(TWO, THREE, b""), ONE, "different"),
+        (Digests(ONE, TWO, ONE), TWO, ""),  # the upload has come back on the server: nobody need look at it
+    ],
+)
+def test_the_upload_tells_which_side_went_bad(found: Digests, noted: bytes, kind: str) -> None:
+    pair = Pair(_item(b"upload/a"), _present(b"upload/a", digest=noted))
+    steps = _settle(combine([_folder(compare=[pair])]), a=found)
+    lists = {"rotten": steps.rotten, "suspicious": steps.suspicious, "different": steps.different}
+    assert {name for name, paths in lists.items() if paths} == ({kind} if kind else set())
+    assert [item.path for item in steps.copy] == ([] if kind == "suspicious" else [b"upload/a"])
+    assert steps.aside == ([] if kind == "suspicious" else [pair.present])
+
+
+def test_what_was_edited_is_copied_though_the_disk_has_the_upload() -> None:
+    pair = Pair(_item(b"upload/a", mtime_ns=NOW + 10**9), _present(b"upload/a"))
+    steps = _settle(combine([_folder(compare=[pair])]), a=Digests(TWO, ONE, ONE))
+    assert ([item.path for item in steps.copy], steps.aside) == ([b"upload/a"], [pair.present])
+    assert [steps.suspicious, steps.different, steps.rotten] == [[], [], []]
+
+
+def test_a_suspect_is_not_moved_unread() -> None:
+    folder = FolderPlan(
+        rules=Rules(name=b"upload", source=b"/srv/upload", suspects=frozenset({fold(b"upload/a")})),
+        new=[_item(b"upload/b")],
+        deleted=[_present(b"upload/a")],
+    )
+    steps = _settle(combine([folder]))
+    assert (steps.moves, [item.path for item in steps.copy]) == ([], [b"upload/b"])

@@ -35,6 +35,16 @@ _XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection
       <arg name="mode" type="s" direction="in"/>
       <arg name="name" type="s" direction="out"/>
     </method>
+    <method name="{dbus_names.VERIFY}">
+      <arg name="disk" type="s" direction="in"/>
+      <arg name="what" type="s" direction="in"/>
+      <arg name="name" type="s" direction="out"/>
+      <arg name="uuid" type="s" direction="out"/>
+    </method>
+    <method name="{dbus_names.EJECT}">
+      <arg name="disk" type="s" direction="in"/>
+      <arg name="name" type="s" direction="out"/>
+    </method>
     <method name="{dbus_names.APPROVE}">
       <arg name="disk" type="s" direction="in"/>
       <arg name="deletions" type="u" direction="out"/>
@@ -96,6 +106,8 @@ class DaemonOnBus:
             "percent": -1 if progress.percent is None else progress.percent,
             "done": progress.done,
             "total": progress.total,
+            "rate": -1 if progress.rate is None else int(progress.rate),
+            "seconds_left": -1 if progress.seconds_left is None else int(progress.seconds_left),
             "line": messages.progress_line(progress),
         }
         self._state = {**self._state, **fields}
@@ -140,6 +152,13 @@ def _asking(requests: Requests) -> Mapping[str, ServedMethod]:
     async def backup(disk: str, mode: str) -> Sequence[Any]:
         return [sendable(await _answered(requests.backup(disk, mode)))]
 
+    async def verify(disk: str, what: str) -> Sequence[Any]:
+        chosen = await _answered(requests.verify(disk, what))
+        return [sendable(chosen.name), sendable(chosen.uuid)]
+
+    async def eject(disk: str) -> Sequence[Any]:
+        return [sendable(await _answered(requests.eject(disk)))]
+
     async def approve(disk: str) -> Sequence[Any]:
         return [await _answered(requests.approve(disk))]
 
@@ -149,6 +168,8 @@ def _asking(requests: Requests) -> Mapping[str, ServedMethod]:
     return {
         dbus_names.PLAN: ServedMethod("ss", "s", plan),
         dbus_names.BACKUP: ServedMethod("ss", "s", backup),
+        dbus_names.VERIFY: ServedMethod("ss", "ss", verify),
+        dbus_names.EJECT: ServedMethod("s", "s", eject),
         dbus_names.APPROVE: ServedMethod("s", "u", approve),
         dbus_names.ADOPT: ServedMethod("s", "s", adopt),
     }

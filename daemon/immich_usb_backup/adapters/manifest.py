@@ -6,14 +6,14 @@ import re
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TypeVar
 
-from immich_usb_backup.adapters import atomic, manifest_file, manifest_record
+from immich_usb_backup.adapters import atomic, manifest_file, manifest_proofs, manifest_record
 from immich_usb_backup.adapters.manifest_tables import SCHEMA, Tables
 from immich_usb_backup.adapters.threads import Pulse, in_thread
 from immich_usb_backup.errors import StateDamaged
@@ -89,6 +89,22 @@ class SqliteManifest:
     async def totals(self) -> tuple[int, int]:
         """How many files lie on the disk (links not counted), and their bytes."""
         return await self._run(lambda _: self._tables.totals())
+
+    async def least_proven(self, limit: int, *, before: int) -> tuple[tuple[bytes, bytes, Known], ...]:
+        """The files that were last read back before ``before``, longest ago first: both paths and the line."""
+        return await self._run(lambda _: manifest_proofs.least_proven(self._database, limit, before))
+
+    async def unproven(self, *, before: int) -> tuple[int, int]:
+        """How many files were last read back before ``before`` or never, and their bytes."""
+        return await self._run(lambda _: manifest_proofs.unproven(self._database, before))
+
+    async def proofs(self) -> tuple[int, int | None]:
+        """How many files were ever read back, and when the one that was read back longest ago was."""
+        return await self._run(lambda _: manifest_proofs.proofs(self._database))
+
+    async def with_digests(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        """The server's path of a file with each of these SHA-1s."""
+        return await self._run(lambda _: manifest_proofs.with_digests(self._database, digests))
 
     async def apply(self, changes: Iterable[Change | FolderName]) -> None:
         """Make changes, in their order. Raises ``ValueError`` for one that cannot be: a bug."""

@@ -21,6 +21,7 @@ def dump(record: DiskRecord) -> str:
         "mount_points": record.mount_points,
         "adopt": record.adopt,
         "approved": record.approved,
+        "verifying": record.verifying.isoformat() if record.verifying else None,
     }
     return json.dumps(document, separators=(",", ":"))
 
@@ -42,6 +43,7 @@ def _record(document: Any) -> DiskRecord:
         mount_points=tuple(map(str, document["mount_points"])),
         adopt=document["adopt"] is True,
         approved=document["approved"] is True,
+        verifying=datetime.fromisoformat(document["verifying"]) if document.get("verifying") else None,
     )
 
 

@@ -40,9 +40,9 @@ CREATE TABLE record (one INTEGER PRIMARY KEY CHECK (one = 1), content TEXT NOT N
 CREATE TABLE held (path BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
-_COLUMNS = "name, stored, size, mtime_ns, inode, digest, proven, link, guessed"
-_FILES = f"SELECT {_COLUMNS} FROM files WHERE folder = ? ORDER BY name"  # noqa: S608  # our own constants
-_FILE = f"SELECT {_COLUMNS} FROM files WHERE folder = ? AND name = ?"  # noqa: S608
+FILE_COLUMNS = "name, stored, size, mtime_ns, inode, digest, proven, link, guessed"
+_FILES = f"SELECT {FILE_COLUMNS} FROM files WHERE folder = ? ORDER BY name"  # noqa: S608  # our own constants
+_FILE = f"SELECT {FILE_COLUMNS} FROM files WHERE folder = ? AND name = ?"  # noqa: S608
 _PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM files WHERE folder = ? AND name = ?"
@@ -153,7 +153,7 @@ class Tables:
         return None if place is None else self._known_folder(place)
 
     def _known_folder(self, place: Place) -> KnownFolder:
-        files = {row[0]: _known(row) for row in self._database.execute(_FILES, (place.id,))}
+        files = {row[0]: known_of(row) for row in self._database.execute(_FILES, (place.id,))}
         folders = {name: stored for _, name, stored in self._database.execute(_CHILDREN, (place.id,))}
         return KnownFolder(place.path, place.stored_path, files, folders)
 
@@ -162,7 +162,7 @@ class Tables:
         above, _, name = path.rpartition(b"/")
         place = self._by_path.find(above)
         row = None if place is None else self._database.execute(_FILE, (place.id, name)).fetchone()
-        return None if row is None else _known(row)
+        return None if row is None else known_of(row)
 
     def totals(self) -> tuple[int, int]:
         """Files and bytes, links not counted. Added up in two halves: a disk may claim sizes that overflow together."""
@@ -242,7 +242,7 @@ class Tables:
 
     def _make_in(self, place: Place, name: bytes) -> Place:
         file = self._database.execute(_FILE, (place.id, name)).fetchone()
-        if file is not None and _known(file).link is None:
+        if file is not None and known_of(file).link is None:
             raise ValueError(f"{place.path + b'/' + name!r} is a file, nothing can lie in it")
         values = (place.id, name, name)
         row = self._database.execute("INSERT INTO folders (parent, name, stored) VALUES (?, ?, ?)", values).lastrowid
@@ -290,7 +290,7 @@ class Tables:
                 way.pop()
                 continue
             place = _within(above, *row)
-            yield Content(place.path, place.stored_path, map(_known, self._database.execute(_FILES, (place.id,))))
+            yield Content(place.path, place.stored_path, map(known_of, self._database.execute(_FILES, (place.id,))))
             way.append((place, self._database.execute(_CHILDREN, (place.id,))))
 
     def fill(self, entries: Iterable[FolderLine | Known]) -> None:
@@ -359,7 +359,7 @@ def _row(folder: int, known: Known) -> tuple[Any, ...]:
     )
 
 
-def _known(row: tuple[Any, ...]) -> Known:
+def known_of(row: tuple[Any, ...]) -> Known:
     """This is done a million times for a plan: ``tuple.__new__`` takes half the time of ``Known(…)``."""
     name, stored, size, mtime_ns, inode, digest, proven, link, guessed = row
     if inode < 0 or mtime_ns.__class__ is bytes:

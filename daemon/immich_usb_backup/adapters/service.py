@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sdnotify import SystemdNotifier
 
-from immich_usb_backup.policy.text import printable
+from immich_usb_backup.policy.text import harmless
 
 _MICROSECONDS = 1_000_000
 _LONGEST_STATUS = 400
@@ -42,7 +42,7 @@ class Service:
 
     def status(self, text: str) -> None:
         """What ``systemctl status`` shows. sdnotify drops what is not Latin-1 without a word, so ASCII it is."""
-        line = printable(text)[:_LONGEST_STATUS].encode("ascii", "replace").decode("ascii")
+        line = harmless(text)[:_LONGEST_STATUS].encode("ascii", "replace").decode("ascii")
         self._notifier.notify(f"STATUS={line}")
 
     def close(self) -> None:

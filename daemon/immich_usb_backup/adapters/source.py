@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from immich_usb_backup.adapters.archive import write_archive
 from immich_usb_backup.adapters.digests import sha1s
@@ -171,16 +172,23 @@ def _archive_sha256(paths: Iterable[Path], pulse: Pulse) -> tuple[str, ArchiveRe
 
 
 def _dump_problem(path: Path, pulse: Pulse) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return gzip_problem(file, pulse.beat)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def gzip_problem(file: IO[bytes], beat: Callable[[], None]) -> str | None:
+    """Read a gzip dump to its end; what is wrong with it, or None. Raises ``OSError``."""
     head, tail, whole = b"", b"", 0
     try:
-        with gzip.open(path, "rb") as stream:
+        with gzip.open(file) as stream:
             while chunk := stream.read(_CHUNK):
-                pulse.beat()
+                beat()
                 head = head or chunk[:TAIL_BYTES]
                 tail = (tail + chunk)[-TAIL_BYTES:]
                 whole += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         return f"it is damaged or was cut off: {error}"
-    except OSError as error:
-        raise _unreadable(path, error) from error
     return dump_problem(head, tail) if whole else "it is empty"

@@ -279,7 +279,11 @@ class DiskTarget:
 
 
 def _facts(at: int, folder: str, paths: Iterable[bytes], pulse: Pulse) -> Mapping[bytes, FileFact]:
-    with Descriptor.open(folder, at=at) as opened:
+    try:
+        opened = Descriptor.open(folder, at=at)
+    except FileNotFoundError:
+        return {}
+    with opened:
         return file_facts(opened.fd, paths, pulse.beat)
 
 

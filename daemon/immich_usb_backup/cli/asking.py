@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from immich_usb_backup import dbus_names
@@ -16,6 +17,7 @@ from immich_usb_backup.model import Mode
 from immich_usb_backup.policy.text import harmless
 from immich_usb_backup.requests import Refusal
 
+_PLACE = (dbus_names.BUS_NAME, dbus_names.OBJECT_PATH, dbus_names.MANAGER)
 _DBUS_ERROR = "org.freedesktop.DBus.Error"
 _IS_IT_RUNNING = "Is the service running? See: systemctl status immich-usb-backup"
 _NOT_RUNNING = {"ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected"}
@@ -57,9 +59,8 @@ def disk_of(arguments: argparse.Namespace) -> str:
 
 def ask(member: str, *words: str, timeout: float = CALL_SECONDS) -> Any:
     """The service's answer to one question. Raises ``Unanswered``, ``BusLost``, ``DeadlineMissed`` (seconds)."""
-    sent = [word.encode("utf-8", "replace").decode() for word in words]
     try:
-        return asyncio.run(_call(member, sent, timeout))
+        return asyncio.run(_call(member, _sendable(words), timeout))
     except BusCallFailed as error:
         raise _unanswered(error) from error
 
@@ -67,11 +68,23 @@ def ask(member: str, *words: str, timeout: float = CALL_SECONDS) -> Any:
 async def _call(member: str, words: list[str], timeout: float) -> Any:
     bus = await Bus.system()
     try:
-        place = (dbus_names.BUS_NAME, dbus_names.OBJECT_PATH, dbus_names.MANAGER)
-        (answer,) = await bus.call(*place, member, "s" * len(words), words, timeout=timeout)
+        (answer,) = await bus.call(*_PLACE, member, "s" * len(words), words, timeout=timeout)
     finally:
         await bus.close()
     return answer
+
+
+async def ask_on(bus: Bus, member: str, *words: str) -> tuple[Any, ...]:
+    """The service's answers to one question, on a connection that stays open. Raises ``Unanswered``, ``BusLost``,
+    ``DeadlineMissed``."""
+    try:
+        return await bus.call(*_PLACE, member, "s" * len(words), _sendable(words))
+    except BusCallFailed as error:
+        raise _unanswered(error) from error
+
+
+def _sendable(words: Sequence[str]) -> list[str]:
+    return [word.encode("utf-8", "replace").decode() for word in words]
 
 
 def _unanswered(error: BusCallFailed) -> Unanswered:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from immich_usb_backup import config as configuration
-from immich_usb_backup.config import Config, Mail
+from immich_usb_backup.config import Config, Database, Mail
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import LIBRARY_STAGES
@@ -48,6 +49,7 @@ def _look(config: Config) -> Iterator[tuple[bool, str]]:
     yield from (_folder(config.media_location / stage.value) for stage in LIBRARY_STAGES)
     yield from (_readable(path, f"extra.{name}") for name, path in config.extra.items())
     yield _dumps(config.dumps)
+    yield from _fresh(config.database)
     yield from (_readable(path, "config_files") for path in config.config_files)
     if config.mail:
         yield from _password(config.mail)
@@ -80,6 +82,18 @@ def _password(mail: Mail) -> Iterator[tuple[bool, str]]:
         yield _readable(mail.password_file, "mail.password_file")
     elif mail.username:
         yield _readable(CREDENTIAL, "mail: the password file")
+
+
+def _fresh(database: Database) -> Iterator[tuple[bool, str]]:
+    """What is needed for fresh dumps, as far as it can be seen from here: the unit that makes them has a user of its own."""
+    if database.mode == "immich-api" and database.api_key_file:
+        yield _readable(database.api_key_file, "database.api_key_file")
+    if database.mode in {"pg_dump", "command"}:
+        if database.password_file:
+            yield _readable(database.password_file, "database.password_file")
+        program = database.command[0] if database.mode == "command" else "pg_dump"
+        there = shutil.which(program) is not None
+        yield there, f"database.mode: the program {program} {'is there' if there else 'is not installed'}"
 
 
 def _dumps(folder: Path) -> tuple[bool, str]:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from immich_usb_backup import config as configuration
+from immich_usb_backup.adapters.asset_book import SqliteAssetBooks
 from immich_usb_backup.adapters.bus import Bus
 from immich_usb_backup.adapters.clock import SystemClock
 from immich_usb_backup.adapters.dbus_service import DaemonOnBus
 from immich_usb_backup.adapters.file_systems import SystemdFileSystems
+from immich_usb_backup.adapters.fresh_dumps import SystemdDumpMaker
 from immich_usb_backup.adapters.history import SqliteHistory
 from immich_usb_backup.adapters.inhibitor import LogindInhibitor
 from immich_usb_backup.adapters.journal import StructuredLog, make_log
@@ -28,7 +30,7 @@ from immich_usb_backup.adapters.threads import Threads
 from immich_usb_backup.adapters.udev import UdevDevices
 from immich_usb_backup.adapters.udisks import UDisks
 from immich_usb_backup.adapters.watchers import AllWatchers, StatusLine, TerminalProgress
-from immich_usb_backup.cli.paths import state_folder
+from immich_usb_backup.cli.paths import DUMPS, state_folder
 from immich_usb_backup.config import Config
 from immich_usb_backup.daemon import Daemon
 from immich_usb_backup.errors import BackupError, BusCallFailed
@@ -103,6 +105,8 @@ async def _wire(
         copier=Rsync(),
         history=history,
         manifests=SqliteManifests(state, on_damaged=lambda moved: _say_damaged("manifest of a disk", moved, log)),
+        asset_books=SqliteAssetBooks(state),
+        dump_maker=SystemdDumpMaker(bus, state / DUMPS),
         background=Threads(),
         file_systems=SystemdFileSystems(bus),
         outbox=_OutboxForMail(OutboxFolder(state / "outbox", log), lambda: holder[0].config if holder else config),

@@ -43,17 +43,18 @@ def readme(paths: Sequence[str]) -> str:
     return _README.format(paths="\n".join(f"    {path}" for path in sorted(paths)))
 
 
-def _newest_first(names: Iterable[str]) -> list[str]:
+def archives_newest_first(names: Iterable[str]) -> list[str]:
+    """The zips of ours among ``names``."""
     found = [(match[1], match[2] or "", match[0]) for name in names if (match := _NAME.fullmatch(name))]
     return [name for _, _, name in sorted(found, reverse=True)]
 
 
 def newest_archive(names: Iterable[str]) -> str | None:
     """The newest zip of ours, or None."""
-    return next(iter(_newest_first(names)), None)
+    return next(iter(archives_newest_first(names)), None)
 
 
 def superfluous_archives(names: Iterable[str], *, keep: int, never: str) -> tuple[str, ...]:
     """The zips of ours that may go when the newest ``keep`` stay; ``never``, which has just been written, stays."""
-    others = [name for name in _newest_first(names) if name != never]
+    others = [name for name in archives_newest_first(names) if name != never]
     return tuple(others[max(0, keep - 1) :])

@@ -10,6 +10,9 @@ from immich_usb_backup.policy.outcome import about_files
 from immich_usb_backup.policy.text import counted, printable, size
 from immich_usb_backup.policy.whole_plan import Plan, Steps
 
+OF_CONTENT = frozenset({"disk-rotten", "source-suspicious", "content-differs"})
+"""The codes of what the contents of both sides said."""
+
 _SERVER_HINT = "Look at the server's disk and at the permissions, then plug the disk in again."
 
 

@@ -103,7 +103,8 @@ class DiskRecord:
     the disk was last walked from end to end. ``proofs`` are small files of ours (dumps, archives) by their path from the
     backup folder on: size and SHA-256 (hex) of what was read back. ``mount_points`` are the folders with originals that
     were mount points on the server. ``adopt``: the disk may be taken over from another server by the next run.
-    ``approved``: the deletions that are held may be made.
+    ``approved``: the deletions that are held may be made. ``verifying`` is when a verification of all files began that is
+    not over yet.
     """
 
     generation: str = ""
@@ -113,6 +114,7 @@ class DiskRecord:
     mount_points: tuple[str, ...] = ()
     adopt: bool = False
     approved: bool = False
+    verifying: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

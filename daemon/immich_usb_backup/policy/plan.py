@@ -57,7 +57,8 @@ class Pair(NamedTuple):
 class Rules:
     """How one folder with originals is planned. ``name`` is its path on the disk (``upload``, ``extra/pictures``);
     ``source`` its absolute path on the server; ``inside`` the server's folders that links may point into; ``doubtful``
-    the disk's paths, folded, of files whose content is not trusted; ``cluster`` the disk's unit in bytes."""
+    the disk's paths, folded, of files whose content is not trusted; ``suspects`` those of files that did not read back as
+    they were written; ``cluster`` the disk's unit in bytes."""
 
     name: bytes
     source: bytes
@@ -66,6 +67,7 @@ class Rules:
     inside: tuple[bytes, ...] = ()
     doubtful: frozenset[str] = frozenset()
     altered: frozenset[str] = frozenset()
+    suspects: frozenset[str] = frozenset()
     cluster: int = 1
 
 
@@ -74,7 +76,8 @@ class FolderPlan:
     """What must happen to make the disk's copy of one folder with originals equal to the server's.
 
     ``new``: not on the disk. ``changed``: an original whose size is another now, which Immich never does; the disk's copy
-    is set aside. ``altered``: the disk's copy is another than it was left; it is set aside. ``rewritten``: replaced where it lies (sidecars; everything in mode ``full``). ``compare``: of the same
+    is set aside. ``altered``: the disk's copy is another than it was left; it is set aside. ``rewritten``: replaced where it
+    lies (sidecars). ``compare``: of the same
     size, and only the content can tell. ``deleted``: on the disk and no longer on the server. ``notes`` are changes of
     the manifest alone, ``inodes`` of what only the server keeps of it; ``folder_names`` has
     folders that are stored under another name, ``new_folders`` those of them that are new. ``renamed``: stored under another name: the server's path and the disk's. ``kept``: files on the
@@ -219,7 +222,7 @@ class _OneFolder:
 
     def _files(self, names: Mapping[bytes, bytes]) -> None:
         into, there, cluster = self.into, self.there.files, self.rules.cluster
-        trusting = self.rules.mode is Mode.QUICK and not self.rules.doubtful
+        trusting = self.rules.mode is Mode.QUICK and not (self.rules.doubtful or self.rules.suspects)
         unchanged = size = room = 0
         for name, file in self.files.items():
             size += file.size
@@ -309,14 +312,15 @@ def place(plan: FolderPlan, pair: Pair) -> None:
     item, known, rules = pair.item, pair.present.known, plan.rules
     rewritten = item.path.lower().endswith(_REWRITTEN)
     doubtful = bool(rules.doubtful) and fold(pair.present.stored) in rules.doubtful
+    suspect = bool(rules.suspects) and fold(pair.present.stored) in rules.suspects
     touched = not same_time(pair)
     if known.size != item.file.size and rules.altered and fold(pair.present.stored) in rules.altered:
         plan.altered.append(pair)
     elif known.size != item.file.size and (rewritten or not doubtful):
         (plan.rewritten if rewritten else plan.changed).append(pair)
-    elif rewritten and (touched or rules.mode is Mode.FULL):
+    elif rewritten and touched:
         plan.rewritten.append(pair)
-    elif touched or rules.mode is not Mode.QUICK or doubtful:
+    elif touched or rules.mode is not Mode.QUICK or doubtful or suspect:
         plan.compare.append(pair)
     else:
         _same(plan, pair)

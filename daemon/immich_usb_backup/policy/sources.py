@@ -53,6 +53,7 @@ def rules_for(
     mode: Mode,
     doubtful: frozenset[bytes],
     altered: frozenset[bytes],
+    suspects: frozenset[bytes] = frozenset(),
     cluster: int,
 ) -> Rules:
     """How one of them is planned."""
@@ -66,6 +67,7 @@ def rules_for(
         inside=tuple(map(_bytes, inside)),
         doubtful=frozenset(fold(path) for path in doubtful if path.startswith(name + b"/")),
         altered=frozenset(fold(path) for path in altered if path.startswith(name + b"/")),
+        suspects=frozenset(fold(path) for path in suspects if path.startswith(name + b"/")),
         cluster=cluster,
     )
 

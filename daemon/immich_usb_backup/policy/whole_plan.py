@@ -12,10 +12,12 @@ from immich_usb_backup.policy.plan import FolderPlan, Item, Pair, Present, place
 
 
 class Digests(NamedTuple):
-    """What a look at both sides said of one file: SHA-1 (20 bytes), None where it is not there, or why it cannot be read."""
+    """What a look at both sides said of one file: SHA-1 (20 bytes), None where it is not there, or why it cannot be read.
+    ``immich`` is the one that Immich's dump has, empty where it has none."""
 
     server: bytes | str | None
     disk: bytes | str | None
+    immich: bytes = b""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def _is_another(pair: Pair) -> bool:
 
 def _trusted(presents: list[Present], folders: Iterable[FolderPlan]) -> list[Present]:
     """Without those whose content a run that was cut off may not have written: they cannot be moved unread."""
-    doubtful = {path for folder in folders for path in folder.rules.doubtful}
+    doubtful = {path for folder in folders for path in (*folder.rules.doubtful, *folder.rules.suspects)}
     return [p for p in presents if fold(p.stored) not in doubtful] if doubtful else presents
 
 
@@ -257,15 +259,17 @@ class _Judge:
 
     def _differs(self, pair: Pair, found: Digests) -> None:
         path, known = pair.item.path, pair.present.known
-        rotten = isinstance(found.disk, str) or (bool(known.digest) and found.server == known.digest)
+        right = {known.digest, found.immich} - {b""}
         edited = known.mtime_ns != pair.item.file.mtime_ns
+        disk_good = found.disk in right
+        rotten = isinstance(found.disk, str) or (found.server in right and not disk_good)
         if rotten:
             self.steps.rotten.append(path)
             self.steps.healed.add(pair.present.path)
-        elif known.digest and found.disk == known.digest and not edited:
+        elif disk_good and found.server != found.immich and not edited:
             self.steps.suspicious.append(path)
             return
-        elif not edited:
+        elif not (edited or disk_good):
             self.steps.different.append(path)
         if not self.held or rotten:
             _replace(pair, self.steps)

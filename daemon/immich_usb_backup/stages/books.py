@@ -13,12 +13,20 @@ class Books:
     def __init__(self) -> None:
         self._manifest: Manifest | None = None
         self._work: Work | None = None
+        self._settled: Work | None = None
+        self._opened: Work | None = None
 
     async def open(self, run: RunContext, target: Target, *, unclean: bool = False) -> Work:
         """Raises ``ForeignBackup``, ``ManifestUnusable``, ``StateDamaged``."""
         self._manifest = await run.ports.manifests.open(run.disk.uuid)
-        self._work = await open_disk(run, target, self._manifest, unclean=unclean)
+        self._work = self._opened = await open_disk(run, target, self._manifest, unclean=unclean)
         return self._work
+
+    @property
+    def settled(self) -> bool:
+        """Whether the disk says that all is done, and nothing has been written since: it may be pulled, nothing is lost."""
+        work = self._settled
+        return work is not None and not work.writing and not (work.state is not None and work.state.writing)
 
     def leave_open(self) -> None:
         """The run was cut off: the disk goes on saying so, and the next run looks at everything."""
@@ -34,7 +42,8 @@ class Books:
         self._work = work
 
     async def settle(self) -> None:
-        """After the flush: say on the disk that the run is over, have that on the medium, and remember it."""
+        """After the flush: say on the disk that the run is over, have that on the medium, and remember it. May be called
+        again when more has been written."""
         work = self._work
         if work is None or work.unsettled:
             return
@@ -42,9 +51,15 @@ class Books:
         if work.writing:
             await work.target.flush(work.run.show_flush)
         await remember(work)
+        self._settled = work
 
     async def close(self) -> None:
-        """Let go of the manifest; what was not remembered is forgotten."""
-        if self._manifest is not None:
-            await self._manifest.close()
-            self._manifest = None
+        """Let go of the manifest and of the dump's assets; what was not remembered is forgotten."""
+        opened, self._opened = self._opened, None
+        try:
+            if opened is not None and opened.assets is not None:
+                await opened.assets.close()
+        finally:
+            if self._manifest is not None:
+                await self._manifest.close()
+                self._manifest = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from immich_usb_backup.errors import CommandFailed, DiskFull
-from immich_usb_backup.model import IN_FLIGHT, Mode, Stage, StageReport
+from immich_usb_backup.model import IN_FLIGHT, Stage, StageReport
 from immich_usb_backup.policy import in_flight
 from immich_usb_backup.policy.copy_check import CopyCheck, FileFact, check_copy, explain
 from immich_usb_backup.policy.manifest import Change
@@ -19,11 +19,18 @@ from immich_usb_backup.policy.whole_plan import known_after_copy
 from immich_usb_backup.ports import CopyResult
 from immich_usb_backup.stages.context import Work
 from immich_usb_backup.stages.planning import Decision
+from immich_usb_backup.stages.read_back import ReadBack, read_back, reads_back
 from immich_usb_backup.stages.rearrange import note
 from immich_usb_backup.stages.state import begin_writing
 
 PAUSES_SECONDS = (0.0, 1.0, 5.0)
 """Before each attempt: a file that did not arrive, or changed under the copying, is tried again in the same run."""
+
+
+COPIES_AT_MOST = 3
+"""A file that does not read back as it must is copied again so often."""
+
+_DIFFERENT = "it reads back from the disk differently than it is on the server"
 
 
 @dataclass(slots=True)
@@ -37,13 +44,32 @@ class Copied:
     vanished: list[bytes] = field(default_factory=list)
 
 
-async def copy_everything(work: Work, decision: Decision) -> dict[str, Copied]:
-    """Copy what is planned, in portions; before the next one, what was copied is on the medium. By the folders' names.
-    Raises ``DiskFull``, ``CommandFailed``."""
+@dataclass(slots=True)
+class Copying:
+    """What the copying came to: ``totals`` by the folders' names, and of the reading back the files and bytes that are
+    proven and its seconds; ``moved_on`` as in ``ReadBack``."""
+
+    totals: dict[str, Copied]
+    proven: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    moved_on: list[bytes] = field(default_factory=list)
+
+    def take(self, found: ReadBack, seconds: float) -> None:
+        """Add what was read."""
+        self.proven += found.proven
+        self.size += found.size
+        self.seconds += seconds
+        self.moved_on += found.moved_on
+
+
+async def copy_everything(work: Work, decision: Decision) -> Copying:
+    """Copy what is planned, in portions; before the next one, what was copied is on the medium, and read back from it.
+    Raises ``DiskFull``, ``CommandFailed``, ``SourceUnreadable``."""
     run = work.run
     order = {source.name.encode(): number for number, source in enumerate(decision.sources)}
     roots = dict(zip(order, decision.sources, strict=True))
-    totals = {source.name: Copied() for source in decision.sources}
+    into = Copying({source.name: Copied() for source in decision.sources})
     items = sorted(decision.steps.copy, key=lambda item: (order[_root(item, roots)], item.path))
     run.bytes_planned, run.bytes_done = sum(item.file.size for item in items), 0
     for batch in in_flight.batches(items):
@@ -51,10 +77,21 @@ async def copy_everything(work: Work, decision: Decision) -> dict[str, Copied]:
         if work.copied:
             await checkpoint(work)
         await _list_in_flight(work, {item.stored for item in batch} | work.unresolved)
+        arrived = await _copy(work, decision, batch, roots, into)
+        if reads_back(work):
+            await _prove(work, decision, arrived, roots, into)
+    return into
+
+
+async def _copy(
+    work: Work, decision: Decision, items: list[Item], roots: Mapping[bytes, SourceFolder], into: Copying
+) -> list[Item]:
+    """Returns those that arrived."""
+    arrived: list[Item] = []
+    for root, part in _by_root(items, roots).items():
         work.copied = True
-        for root, part in _by_root(batch, roots).items():
-            await _copy_part(work, decision, roots[root], part, totals[roots[root].name])
-    return totals
+        arrived += await _copy_part(work, decision, roots[root], part, into.totals[roots[root].name])
+    return arrived
 
 
 def _root(item: Item, roots: Iterable[bytes]) -> bytes:
@@ -89,11 +126,13 @@ def _put(sink: object, content: bytes) -> None:
     sink.write(content)  # type: ignore[attr-defined]
 
 
-async def _copy_part(work: Work, decision: Decision, source: SourceFolder, items: list[Item], into: Copied) -> None:
-    """Copy a portion of one folder, look at what arrived, and try again what did not."""
+async def _copy_part(
+    work: Work, decision: Decision, source: SourceFolder, items: list[Item], into: Copied
+) -> list[Item]:
+    """Copy a portion of one folder, look at what arrived, and try again what did not. Returns what did."""
     clock = work.run.ports.clock
     began = clock.monotonic()
-    waiting = items
+    waiting, arrived = items, set[bytes]()
     again: tuple[tuple[bytes, str], ...] = ()
     for pause in PAUSES_SECONDS:
         if not waiting:
@@ -106,6 +145,7 @@ async def _copy_part(work: Work, decision: Decision, source: SourceFolder, items
         into.vanished += check.vanished
         work.run.bytes_copied += check.size
         await note(work, decision, good)
+        arrived.update(change.path for change in good)
         work.unsettled = False
         if full:
             raise DiskFull("The disk filled up while photos were copied to it")
@@ -115,6 +155,7 @@ async def _copy_part(work: Work, decision: Decision, source: SourceFolder, items
     into.failed += again
     work.run.bytes_done += sum(item.file.size for item in items)
     into.seconds += clock.monotonic() - began
+    return [item for item in items if item.path in arrived]
 
 
 async def _copy_once(work: Work, source: SourceFolder, items: list[Item]) -> tuple[tuple[str, ...], bool]:
@@ -178,50 +219,39 @@ async def _look(work: Work, source: SourceFolder, items: list[Item]) -> tuple[Co
     return check, good
 
 
-async def compare_copied(work: Work, decision: Decision, totals: Mapping[str, Copied]) -> None:
-    """In the modes that compare, what was copied is read back from the medium as well."""
-    if work.run.mode is Mode.QUICK or not decision.steps.copy:
-        return
-    await checkpoint(work)
-    for source in decision.sources:
-        prefix = source.name.encode() + b"/"
-        items = [item for item in decision.steps.copy if item.path.startswith(prefix)]
-        await _compare_part(work, decision, source, items, totals[source.name])
+async def _prove(
+    work: Work, decision: Decision, items: list[Item], roots: Mapping[bytes, SourceFolder], into: Copying
+) -> None:
+    """Read back what was copied; what is wrong is copied again, and given up at last."""
+    clock = work.run.ports.clock
+    for copies_left in reversed(range(COPIES_AT_MOST)):
+        if not items:
+            break
+        await checkpoint(work)
+        began = clock.monotonic()
+        found = await read_back(work, decision, items)
+        into.take(found, clock.monotonic() - began)
+        for root, part in _by_root(found.wrong, roots).items():
+            _take_back(work, part, into.totals[roots[root].name], for_good=not copies_left)
+        items = await _copy(work, decision, found.wrong, roots, into) if copies_left else []
+    await work.manifest.commit()
 
 
-async def _compare_part(work: Work, decision: Decision, source: SourceFolder, items: list[Item], into: Copied) -> None:
-    if not items:
-        return
-    strip = len(source.name.encode()) + 1
-    work.run.show(Stage.COMPARE)
-    server, disk = await asyncio.gather(
-        work.run.ports.source.sha1s(source.path, [item.path[strip:] for item in items], _ignore),
-        work.target.sha1s([item.stored for item in items], _ignore),
-    )
-    proven = int(work.run.ports.clock.now().timestamp())
-    changes = []
-    for item in items:
-        digest = server.get(item.path[strip:])
-        known = await work.manifest.file(item.path)
-        if known is None or not isinstance(digest, bytes):
-            continue
-        if digest == disk.get(item.stored):
-            changes.append(Change(item.path, known._replace(digest=digest, proven=proven)))
-        else:
-            into.failed.append((item.path, "it reads back from the disk differently than it is on the server"))
-            changes.append(
-                Change(item.path, known._replace(mtime_ns=known.mtime_ns + 1, inode=0))
-            )  # the next run compares it again
-    await note(work, decision, changes)
+def _take_back(work: Work, items: list[Item], into: Copied, *, for_good: bool) -> None:
+    """They do not count as copied."""
+    taken = sum(item.file.size for item in items)
+    into.files -= len(items)
+    into.size -= taken
+    work.run.bytes_copied -= taken
+    work.run.bytes_done -= 0 if for_good else taken
+    if for_good:
+        into.failed += [(item.path, _DIFFERENT) for item in items]
+        work.rotten_on_disk.update(item.path for item in items)
 
 
-def _ignore(_: int) -> None:
-    pass
-
-
-def reports(decision: Decision, totals: Mapping[str, Copied]) -> list[StageReport]:
-    """What each folder came to, in the order of the folders."""
-    found = []
+def reports(decision: Decision, copying: Copying) -> list[StageReport]:
+    """What each folder came to, in the order of the folders, and the reading back."""
+    found, totals = [], copying.totals
     for source, plan in zip(decision.sources, decision.plan.folders, strict=True):
         copied = totals.get(source.name, Copied())
         done = f"{counted(copied.files, 'file')} copied ({size(copied.size)})" if copied.files else "nothing new"
@@ -236,4 +266,11 @@ def reports(decision: Decision, totals: Mapping[str, Copied]) -> list[StageRepor
                 summary=f"{source.name}: {', '.join(parts)}",
             )
         )
-    return found
+    return [*found, *_of_reading(copying)]
+
+
+def _of_reading(copying: Copying) -> list[StageReport]:
+    if not copying.proven:
+        return []
+    text = f"Read back from the disk: {counted(copying.proven, 'file')} ({size(copying.size)}) as they were copied"
+    return [StageReport(stage=Stage.COMPARE, seconds=copying.seconds, summary=text)]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Finding, StageReport
+from immich_usb_backup.model import Finding, Mode, Stage, StageReport
 from immich_usb_backup.policy import inventory_findings, library_findings
 from immich_usb_backup.policy.names import fold
 from immich_usb_backup.stages import library, room
 from immich_usb_backup.stages.context import Work
 from immich_usb_backup.stages.inventory import take_stock
-from immich_usb_backup.stages.library import Copied
+from immich_usb_backup.stages.library import Copying
 from immich_usb_backup.stages.planning import Decision, decide
 from immich_usb_backup.stages.rearrange import deleted_folder, rearrange
 from immich_usb_backup.stages.state import ROOT, begin_writing
@@ -36,6 +36,19 @@ async def mirror(work: Work, tell: Callable[[StageReport], None]) -> None:
     await room.purge_old(work)
 
 
+async def heal(work: Work, suspects: Iterable[bytes], tell: Callable[[StageReport], None]) -> Decision:
+    """One more pass after the first one was flushed, for files on the disk (by its paths) that did not read back as they
+    were written: both sides are compared, what is wrong on the disk is set aside and copied again. Raises like ``mirror``."""
+    work.suspects = frozenset(suspects)
+    work.doubtful, work.altered = frozenset(work.unresolved), frozenset()
+    try:
+        decision = await decide(work, mode=Mode.QUICK)
+        await _carry_out(work, decision, tell, first=False)
+    finally:
+        work.suspects = frozenset()
+    return decision
+
+
 async def _carry_out(work: Work, decision: Decision, tell: Callable[[StageReport], None], *, first: bool) -> bool:
     """One pass. Returns whether files went away under it."""
     run = work.run
@@ -44,19 +57,19 @@ async def _carry_out(work: Work, decision: Decision, tell: Callable[[StageReport
         Event.PLAN_MADE, summary=library_findings.plan_line(plan, steps), **library_findings.counts(plan, steps)
     )
     _note_plan(work, decision, first=first)
+    work.rotten_on_server.update(steps.suspicious)
     await _hold(work, decision)
     _resolve(work, decision)
     await room.make_room(work, decision)
     left = await rearrange(work, decision)
     work.unsettled = False
-    totals = await library.copy_everything(work, decision)
-    await library.compare_copied(work, decision, totals)
-    return _note_results(work, decision, totals, left, tell, first=first)
+    copying = await library.copy_everything(work, decision)
+    return _note_results(work, decision, copying, left, tell, first=first)
 
 
 def _note_plan(work: Work, decision: Decision, *, first: bool) -> None:
-    """The verdicts. Of a second pass only those that are new."""
-    known = {finding.code for finding in work.run.findings}
+    """The verdicts. Of a second pass only those that are new; what it says of contents is of other files."""
+    known = {finding.code for finding in work.run.findings} - library_findings.OF_CONTENT
     work.run.note(*[finding for finding in _verdicts(work, decision) if first or finding.code not in known])
 
 
@@ -107,21 +120,21 @@ def _resolve(work: Work, decision: Decision) -> None:
 def _note_results(
     work: Work,
     decision: Decision,
-    totals: dict[str, Copied],
+    copying: Copying,
     left: tuple[tuple[bytes, str], ...],
     tell: Callable[[StageReport], None],
     *,
     first: bool,
 ) -> bool:
-    failed = [entry for copied in totals.values() for entry in copied.failed]
-    vanished = [path for copied in totals.values() for path in copied.vanished]
+    failed = [entry for copied in copying.totals.values() for entry in copied.failed]
+    vanished = [path for copied in copying.totals.values() for path in copied.vanished]
     work.run.note(*library_findings.of_copy(failed, vanished))
     work.run.note(*library_findings.of_removal(work.aside, left, deleted_folder(work)))
     work.aside = 0
-    for report in library.reports(decision, totals):
-        if first or report.files:
+    for report in library.reports(decision, copying):
+        if first or report.files or report.stage is Stage.COMPARE:
             tell(report)
-    return bool(vanished)
+    return bool(vanished or copying.moved_on)
 
 
 async def _use_up_approval_files(work: Work, decision: Decision) -> None:

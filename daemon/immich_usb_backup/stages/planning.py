@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from immich_usb_backup.errors import SourceUnreadable
@@ -20,6 +19,7 @@ from immich_usb_backup.policy.outcome import finding_of
 from immich_usb_backup.policy.plan import FolderPlan, Pair, plan_folder
 from immich_usb_backup.policy.sources import SourceFolder, rules_for, source_folders
 from immich_usb_backup.policy.whole_plan import Digests, Plan, Steps, combine, settle
+from immich_usb_backup.stages.contents import immich_sha1s, server_sha1s
 from immich_usb_backup.stages.context import Work
 
 _COMPARED_AT_ONCE = 64 * 1024 * 1024
@@ -42,10 +42,11 @@ class Decision:
     cluster: int
 
 
-async def decide(work: Work, *, compare: bool = True) -> Decision:
+async def decide(work: Work, *, compare: bool = True, mode: Mode | None = None) -> Decision:
     """Read the server's folders, plan, compare, judge. Without ``compare`` (a dry run) what only the content can tell
-    counts as equal. Raises ``SourceUnreadable`` where not one of Immich's folders is there."""
+    counts as equal; ``mode`` is another than the run's. Raises ``SourceUnreadable`` where not one of Immich's folders is there."""
     run = work.run
+    mode = mode or run.mode
     run.show(Stage.PLAN)
     cluster = await work.target.cluster_bytes()
     sources: list[SourceFolder] = []
@@ -53,7 +54,7 @@ async def decide(work: Work, *, compare: bool = True) -> Decision:
     findings: list[Finding] = []
     for source in source_folders(run.config):
         try:
-            plans.append(await _plan_one(work, source, cluster))
+            plans.append(await _plan_one(work, source, cluster, mode))
         except SourceUnreadable as error:
             findings.append(replace(finding_of(error), severity=Severity.PARTIAL))
         else:
@@ -62,12 +63,21 @@ async def decide(work: Work, *, compare: bool = True) -> Decision:
         raise SourceUnreadable(f"{run.config.media_location} holds none of Immich's folders: no photo was backed up")
     plan = combine(plans)
     digests = await _compare(work, plan) if compare else _as_if_equal(plan)
-    return await _judge(work, plan, digests, tuple(sources), tuple(findings), cluster)
+    again = mode is Mode.FULL
+    return await _judge(work, plan, digests, tuple(sources), tuple(findings), cluster, again=again)
 
 
-async def _plan_one(work: Work, source: SourceFolder, cluster: int) -> FolderPlan:
+async def _plan_one(work: Work, source: SourceFolder, cluster: int, mode: Mode) -> FolderPlan:
     run = work.run
-    rules = rules_for(source, run.config, mode=run.mode, doubtful=work.doubtful, altered=work.altered, cluster=cluster)
+    rules = rules_for(
+        source,
+        run.config,
+        mode=mode,
+        doubtful=work.doubtful,
+        altered=work.altered,
+        suspects=work.suspects,
+        cluster=cluster,
+    )
 
     def plan(beat: Callable[[], None]) -> FolderPlan:
         return plan_folder(run.ports.source.walk(source.path, beat), work.manifest.folder, rules)
@@ -92,14 +102,17 @@ async def _compare(work: Work, plan: Plan) -> dict[bytes, Digests]:
     run.bytes_done = 0
     found: dict[bytes, Digests] = {}
     for pairs in _portions(plan.compare):
+        paths = [pair.item.path for pair in pairs]
+        immich = await immich_sha1s(work, paths)
         server, disk = await asyncio.gather(
-            _server_sha1s(work, pairs),
+            server_sha1s(work, paths, lambda n: _progress(work, n)),
             work.target.sha1s([pair.present.stored for pair in pairs], lambda n: _progress(work, n)),
         )
         for pair in pairs:
-            found[pair.item.path] = Digests(server.get(pair.item.path), disk.get(pair.present.stored))
+            path = pair.item.path
+            found[path] = Digests(server.get(path), disk.get(pair.present.stored), immich.get(path, b""))
     for pairs in _portions(plan.alike):
-        server = await _server_sha1s(work, pairs)
+        server = await server_sha1s(work, [pair.item.path for pair in pairs], lambda n: _progress(work, n))
         found.update((pair.item.path, Digests(server.get(pair.item.path), None)) for pair in pairs)
     run.bytes_planned = run.bytes_done = 0
     return found
@@ -108,19 +121,6 @@ async def _compare(work: Work, plan: Plan) -> dict[bytes, Digests]:
 def _progress(work: Work, done: int) -> None:
     work.run.bytes_done += done
     work.run.show(Stage.COMPARE, done=work.run.bytes_done, total=work.run.bytes_planned)
-
-
-async def _server_sha1s(work: Work, pairs: Iterable[Pair]) -> dict[bytes, bytes | str | None]:
-    by_source: dict[bytes, list[bytes]] = defaultdict(list)
-    roots = {source.name.encode(): source for source in source_folders(work.run.config)}
-    for pair in pairs:
-        root = next(root for root in roots if pair.item.path.startswith(root + b"/"))
-        by_source[root].append(pair.item.path[len(root) + 1 :])
-    found: dict[bytes, bytes | str | None] = {}
-    for root, paths in by_source.items():
-        digests = await work.run.ports.source.sha1s(roots[root].path, paths, lambda n: _progress(work, n))
-        found.update((root + b"/" + path, digest) for path, digest in digests.items())
-    return found
 
 
 def _portions(pairs: list[Pair]) -> Iterator[list[Pair]]:
@@ -147,9 +147,10 @@ async def _judge(
     sources: tuple[SourceFolder, ...],
     findings: tuple[Finding, ...],
     cluster: int,
+    *,
+    again: bool,
 ) -> Decision:
     now = int(work.run.ports.clock.now().timestamp())
-    again = work.run.mode is Mode.FULL
     steps = settle(plan, digests, held=False, doubtful=work.doubtful, now=now, again=again)
     removals = steps.removals
     mounted = tuple([source.name for source in sources if await work.run.ports.source.is_mount_point(source.path)])

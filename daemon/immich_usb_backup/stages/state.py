@@ -95,7 +95,7 @@ async def begin_writing(work: Work) -> None:
     await _write_state(work, writing=True)
 
 
-async def _write_state(work: Work, *, writing: bool) -> None:
+async def _write_state(work: Work, *, writing: bool) -> DiskState:
     run = work.run
     state = DiskState(
         server_id=work.server_id,
@@ -107,6 +107,7 @@ async def _write_state(work: Work, *, writing: bool) -> None:
     )
     content = disk_state.encode(state)
     await work.target.write(ROOT, STATE, lambda sink: _put(sink, content))
+    return state
 
 
 def _put(sink: Sink, content: bytes) -> None:
@@ -130,6 +131,7 @@ async def write_manifest(work: Work) -> None:
     work.generation = header.generation
     proofs = {**work.record.proofs, MANIFEST: (written.size, written.sha256)}
     work.record = replace(work.record, generation=header.generation, proofs=proofs)
+    work.changed = False
 
 
 async def close_disk(work: Work) -> None:
@@ -140,12 +142,15 @@ async def close_disk(work: Work) -> None:
         return
     if work.in_flight and not work.unresolved:
         await work.target.clear(IN_FLIGHT)
-    await _write_state(work, writing=bool(work.unresolved))
+        work.in_flight = False
+    work.state = await _write_state(work, writing=bool(work.unresolved))
     await work.target.clear_temporary("")
 
 
 async def remember(work: Work) -> None:
-    """Make what the server knows of the disk durable. After the last flush, before the unmount."""
+    """Make what the server knows of the disk durable. After the last flush, before the unmount. What is written after this
+    has the disk say again that a run is under way."""
     work.record = replace(work.record, adopt=False, fingerprint=await work.target.fingerprint())
     await work.manifest.save(work.record)
     await work.manifest.commit()
+    work.writing = False

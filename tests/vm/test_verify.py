@@ -1,0 +1,53 @@
+"""A stick that is being read back: pulled, and ejected, by a user who does not want to wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.vm.backup import COMMAND, Backup, marked_image
+
+READING = "reading photos back from the disk"
+EACH_TIME = "[verification]\nagain_after_days = 0"
+
+
+async def _being_read(backup: Backup, tmp_path: Path) -> Path:
+    """A stick with a whole backup, plugged in again, and so slow that it is read for a minute."""
+    await backup.start_over(EACH_TIME, mail=False)
+    image = marked_image(tmp_path / "blue.img")
+    await backup.make_it_slow(32)
+    first = await backup.plug_in(image)
+    assert first.outcome in {"ok", "partial"}, first.story
+    guest = backup.guest
+    await guest.plug("blue", image)
+    group = {"path": f"/objects/{guest._plugged['blue'].throttle}", "property": "limits"}
+    await guest.qmp("qom-set", {**group, "value": {"bps-read": 500_000}})
+    await guest.until(f"systemctl show -p StatusText --value immich-usb-backup | grep '{READING}'", timeout=120)
+    return image
+
+
+async def test_a_stick_that_is_pulled_while_it_is_read_back_lost_nothing(backup: Backup, tmp_path: Path) -> None:
+    image = await _being_read(backup, tmp_path)
+    await backup.guest.pull("blue")
+    pulled = await backup.ended()
+    assert pulled.outcome == "interrupted", pulled.story
+    assert "everything is on it, nothing is lost" in pulled.story
+    after = await backup.plug_in(image)
+    assert after.outcome in {"ok", "partial"}, after.story
+    assert not after.walked, after.story
+    assert not {"last-run-unfinished", "disk-rotten", "file-system-unclean"} & set(after.findings)
+    assert "Read again from the disk" in after.story
+    assert await backup.differences(image) == []
+
+
+async def test_eject_ends_the_reading_and_answers_when_it_may_be_unplugged(backup: Backup, tmp_path: Path) -> None:
+    image = await _being_read(backup, tmp_path)
+    disk = await backup.guest.device("blue")
+    ejected = await backup.guest.sh(f"{COMMAND} eject Blue", timeout=120)
+    assert ejected.stdout == "'Blue' is unmounted: safe to unplug.\n"
+    assert not await backup.is_mounted(disk)
+    ended = await backup.ended()
+    assert ended.outcome in {"ok", "partial"}, ended.story
+    assert "left for the next time" in ended.story
+    await backup.guest.pull("blue")
+    after = await backup.plug_in(image)
+    assert not after.walked, after.story
