@@ -8,22 +8,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from immich_usb_backup.adapters.manifest_temporary import TemporaryManifest
+from immich_usb_backup.adapters.placing import Placing
 from immich_usb_backup.adapters.threads import Pulse, in_thread
-from immich_usb_backup.errors import DumpUnusable, ManifestUnusable
+from immich_usb_backup.errors import DumpUnusable, ManifestUnusable, SourceUnreadable, StateDamaged
 from immich_usb_backup.policy.database_restore_rehearsal import AssetFiles, Rehearsal
 from immich_usb_backup.restore import dumps
 from immich_usb_backup.restore.database import DatabasePlan, DatabaseResult, check_target, restore_database
+from immich_usb_backup.restore.placing import look
 from immich_usb_backup.restore.rehearsal_cluster import cluster
 from immich_usb_backup.restore.rehearsal_container import container
 from immich_usb_backup.restore.rehearsal_files import hold_against
 from immich_usb_backup.restore.source import Source
 
 T = TypeVar("T")
+
+_DEFAULT = Path("/data")
+"""Where a dump does not tell the media location, any path of Immich's images and of NixOS is understood."""
 
 
 def rehearse(place: Path, *, dump: str = "", image: str = "", say: Callable[[str], None]) -> Rehearsal:
@@ -48,7 +53,10 @@ def rehearse(place: Path, *, dump: str = "", image: str = "", say: Callable[[str
         result = restore_database(plan, say)
         restored = time.monotonic()
         say("Looking for the files of the assets")
-        files = hold_against(plan.psql, plan.scan, source, manifest, _no_beat)
+        placing = _placing(source, manifest, chosen)
+        if placing is not None:
+            stack.callback(placing.close)
+        files = hold_against(plan.psql, plan.scan, source, manifest, placing, _no_beat)
         return _report(plan, result, files, chosen, problem, (began, restoring, restored))
 
 
@@ -68,6 +76,15 @@ def _manifest(source: Source) -> tuple[TemporaryManifest | None, str]:
     except ManifestUnusable as error:
         return None, error.message
     return manifest, "" if manifest else "there is none"
+
+
+def _placing(source: Source, manifest: TemporaryManifest | None, chosen: dumps.Chosen) -> Placing | None:
+    """Where a restore would put photos that Immich moved after the dump; None where that cannot be told."""
+    if manifest is None:
+        return None
+    with suppress(DumpUnusable, SourceUnreadable, StateDamaged):
+        return _watched(lambda pulse: look(source, manifest, chosen, _DEFAULT, pulse.beat))
+    return None
 
 
 def _report(

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 from immich_usb_backup.adapters.manifest_temporary import TemporaryManifest
+from immich_usb_backup.adapters.placing import Placing
 from immich_usb_backup.errors import DatabaseFailed
 from immich_usb_backup.policy.database_restore_rehearsal import NAMED_AT_MOST, AssetFiles
 from immich_usb_backup.policy.database_restore_scan import Scan, quoted
@@ -40,10 +41,18 @@ SELECT json_build_object('counts', (SELECT coalesce(json_object_agg(verdict, num
 
 
 def hold_against(
-    psql: Psql, scan: Scan, source: Source, manifest: TemporaryManifest | None, beat: Callable[[], None]
+    psql: Psql,
+    scan: Scan,
+    source: Source,
+    manifest: TemporaryManifest | None,
+    placing: Placing | None,
+    beat: Callable[[], None],
 ) -> AssetFiles:
-    """Raises ``BackupUnreadable``, ``DatabaseFailed``, ``DatabaseRefused``, ``DeadlineMissed``."""
-    Pump(psql).run(_sent(psql, scan, source, manifest, beat), lambda _: None, stall_seconds=STALL_SECONDS)
+    """``placing`` is where a restore would put what Immich moved after the dump. Raises ``BackupUnreadable``,
+    ``DatabaseFailed``, ``DatabaseRefused``, ``DeadlineMissed``, ``StateDamaged``."""
+    Pump(psql).run(
+        _sent(psql, scan, _files(source, manifest, placing, beat)), lambda _: None, stall_seconds=STALL_SECONDS
+    )
     found = json.loads(psql.query(_RESULT, seconds=STALL_SECONDS))
     counts = {kind: int(found["counts"].get(kind, 0)) for kind in AssetFiles.__slots__}
     counts["expected"] = counts["present"] + counts["empty"] + counts["missing"]
@@ -51,19 +60,27 @@ def hold_against(
     return AssetFiles(missing_paths=tuple(found["named"]), **counts)
 
 
-def _sent(
-    psql: Psql, scan: Scan, source: Source, manifest: TemporaryManifest | None, beat: Callable[[], None]
-) -> Iterator[bytes]:
+def _sent(psql: Psql, scan: Scan, files: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
     yield _TABLES.encode()
     yield b"COPY files (path, size) FROM stdin;\n"
+    for path, size in files:
+        yield b"\\\\x%s\t%d\n" % (path.hex().encode(), size)
+    yield b"\\.\nCOPY assets (path, kind) FROM stdin;\n"
+    yield from _assets(psql, scan)
+    yield b"\\.\nCOMMIT;\nANALYZE files, assets;\n"
+
+
+def _files(
+    source: Source, manifest: TemporaryManifest | None, placing: Placing | None, beat: Callable[[], None]
+) -> Iterator[tuple[bytes, int]]:
+    """Each file under its path on the server, and where else a restore would put it, with its size."""
     for folder in ORIGINALS:
         name = folder.encode()
         for item in contents(source, manifest, Part(name, name), beat):
             if isinstance(item, Item) and item.link is None:
-                yield b"\\\\x%s\t%d\n" % (item.shown.hex().encode(), item.size)
-    yield b"\\.\nCOPY assets (path, kind) FROM stdin;\n"
-    yield from _assets(psql, scan)
-    yield b"\\.\nCOMMIT;\nANALYZE files, assets;\n"
+                yield item.shown, item.size
+                if placing is not None:
+                    yield from ((goal, item.size) for goal in placing.goals(item.shown))
 
 
 def _assets(psql: Psql, scan: Scan) -> Iterator[bytes]:
