@@ -147,7 +147,7 @@ def _asking(requests: Requests) -> Mapping[str, ServedMethod]:
         return [sendable(await _answered(requests.adopt(disk)))]
 
     return {
-        dbus_names.PLAN: ServedMethod("ss", "s", plan),
+        dbus_names.PLAN: ServedMethod("ss", "s", plan, ends_with_caller=True),
         dbus_names.BACKUP: ServedMethod("ss", "s", backup),
         dbus_names.APPROVE: ServedMethod("s", "u", approve),
         dbus_names.ADOPT: ServedMethod("s", "s", adopt),
