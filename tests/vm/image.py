@@ -23,6 +23,7 @@ PARTITION_START = 2048 * SECTOR
 COMMAND_SECONDS = 120.0
 BUILD_SECONDS = 1500.0
 LOOP_SECONDS = 10.0
+BUSY_SECONDS = 20.0
 
 HOST_TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -310,6 +311,7 @@ def ext4_image(path: Path, size_mib: int = 256, label: str = "Linux", *, partiti
 def mounted_exfat(image: Path, *, writable: bool = False) -> Iterator[Path]:
     """The content of an exFAT image as a folder on the host (FUSE: the host's kernel need not know exFAT)."""
     with (
+        _telling_of_disks(),
         tempfile.TemporaryDirectory(prefix="exfat-") as folder,
         _loop(image, filesystem_offset(image), writable=writable) as loop,
     ):
@@ -317,7 +319,7 @@ def mounted_exfat(image: Path, *, writable: bool = False) -> Iterator[Path]:
         try:
             yield Path(folder)
         finally:
-            _run(["umount", folder])
+            _until_deadline(["umount", folder], BUSY_SECONDS)
 
 
 def image_hash(path: Path) -> str:
@@ -351,6 +353,18 @@ def _populate(root: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
+def _telling_of_disks() -> Iterator[None]:
+    """What goes wrong says which loop devices and mounts there were."""
+    try:
+        yield
+    except (ImageError, OSError) as error:
+        loops = subprocess.run(["losetup", "-a"], capture_output=True, text=True, errors="replace", check=False)
+        mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if "fuse" in line or "loop" in line]
+        error.add_note("\n".join(["loop devices:", loops.stdout + loops.stderr, "mounts:", *mounts]))
+        raise
+
+
+@contextmanager
 def _loop(image: Path, offset: int, *, writable: bool) -> Iterator[str]:
     device = _attach(image, offset, writable=writable)
     try:
@@ -363,10 +377,15 @@ def _loop(image: Path, offset: int, *, writable: bool) -> Iterator[str]:
 def _attach(image: Path, offset: int, *, writable: bool) -> str:
     """Attach a loop device; `losetup -f` races with its like, so try until the deadline."""
     command = ["losetup", "-f", "--show", *([] if writable else ["-r"]), "-o", str(offset), str(image)]
-    deadline = time.monotonic() + LOOP_SECONDS
+    return _until_deadline(command, LOOP_SECONDS).strip()
+
+
+def _until_deadline(command: Sequence[str | Path], seconds: float) -> str:
+    """What a command says when it succeeds at last; its last failure is the one that counts."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
-            return _run(command).strip()
+            return _run(command)
         except ImageError:
             if time.monotonic() > deadline:
                 raise
