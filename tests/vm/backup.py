@@ -157,7 +157,9 @@ class Backup:
         await self.guest.sh(_ALLOWED)
         await self.guest.sh(f"systemctl stop {DAEMON}")
         await self.configure(more, grace_seconds=grace_seconds, mail=mail)
-        await self.guest.sh(f"rm -rf {STATE}/state.db* {STATE}/manifests {STATE}/server-id {MAILS}/box/new/*; {_AS_IT_WAS}")
+        await self.guest.sh(
+            f"rm -rf {STATE}/state.db* {STATE}/manifests {STATE}/server-id {MAILS}/box/new/*; {_AS_IT_WAS}"
+        )
         await self.guest.sh(f"systemctl start {DAEMON}")
         await self.from_now_on()
 
