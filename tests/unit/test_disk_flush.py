@@ -48,7 +48,7 @@ def test_failures_are_those_of_the_disk_that_the_file_system_lies_on(scsi: Path,
 
 def test_where_nobody_counts_failures_they_are_not_known(scsi: Path) -> None:
     assert syncfs.commands_failed(os.makedev(7, 0)) is None
-    (scsi / "iotmo_cnt").unlink()  # before Linux 5.19
+    (scsi / "iotmo_cnt").unlink()  # an older kernel
     assert syncfs.commands_failed(PARTITION) is None
 
 

@@ -111,6 +111,7 @@ async def test_a_stick_that_hangs_is_given_up(backup: Backup, tmp_path: Path) ->
         ("adapters/threads.py", "STALL_SECONDS", 15),
         ("adapters/disk_flush.py", "_STALL_SECONDS", 15),
         ("adapters/udisks.py", "UNMOUNT_SECONDS", 15),
+        ("release.py", "BUSY_SECONDS", 5),
     )
     async with backup.altered(*deadlines):
         await backup.guest.sh("systemctl restart immich-usb-backup.service")
