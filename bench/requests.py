@@ -21,16 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vm.backup import MEDIA, Backup, Ended, marked_image
+from tests.vm.backup import DAEMON, MEDIA, Backup, Ended, marked_image, without_daemon
 from tests.vm.disk_requests import (
-    DAEMON,
     PHOTOS,
     Requests,
     make_library,
     of_mounting,
     plug,
     requests,
-    without_daemon,
 )
 from tests.vm.guest import Guest
 from tests.vm.image import guest_image

@@ -275,13 +275,19 @@ class Daemon:
     # What a person asks for -------------------------------------------------------------------------------
 
     async def plan(self, disk: str, mode: str) -> PlanReport:
-        """What a run would do now, when its turn has come. Raises ``Refused``, and what looking at the disk raises."""
+        """What a run would do now, when its turn has come. Cancelled, the plan is given up and the disk let go of. Raises
+        ``Refused``, and what looking at the disk raises."""
         wanted = mode_of(mode)
         chosen, seen = await self._here.called(disk)
         self._refuse_in_a_backup(chosen, seen)
         answer: asyncio.Future[PlanReport] = asyncio.get_running_loop().create_future()
-        self._queue.add(Job(seen, wanted, answer))
-        return await answer
+        job = Job(seen, wanted, answer)
+        self._queue.add(job)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._end_abandoned(job)
+            raise
 
     async def backup(self, disk: str, mode: str) -> str:
         """Have a run begin, or wait for its turn, though this plug-in had one. Raises ``Refused``."""
@@ -354,6 +360,11 @@ class Daemon:
             await self._ports.manifests.adopt(chosen.uuid)
         self._follow_up(chosen)
         return chosen.name
+
+    def _end_abandoned(self, job: Job) -> None:
+        """One that still waits for its turn is skipped when that comes."""
+        if self._current is not None and self._current.job is job:
+            self._current.cancel(Interrupted("The plan was stopped: nobody waits for it any more", hint=""))
 
     def _follow_up(self, chosen: Candidate) -> None:
         if chosen.seen is not None and chosen.seen.plug_in in self._here:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -33,7 +34,7 @@ from immich_usb_backup.dbus_names import (
     PLAN,
     VERIFY,
 )
-from immich_usb_backup.errors import BackupError, BusCallFailed, Interrupted
+from immich_usb_backup.errors import BackupError, BusCallFailed, BusLost, Interrupted
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import Mode, Outcome, PlanCategory, PlanReport, Progress, RunReport, Stage
 from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of, not_here, rereading_of
@@ -61,6 +62,7 @@ class Service:
         self.plan_may_end.set()
         self.planning = asyncio.Event()
         self.verified: list[str] = []
+        self.given_up = asyncio.Event()
 
     def _check(self, disk: str, mode: str = "") -> None:
         mode_of(mode)
@@ -72,7 +74,11 @@ class Service:
     async def plan(self, disk: str, mode: str) -> PlanReport:
         """With ten thousand photos to copy."""
         self.planning.set()
-        await self.plan_may_end.wait()
+        try:
+            await self.plan_may_end.wait()
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
         self._check(disk, mode)
         items = tuple(f"upload/user/aa/bb/{number}-\u00e9\x1b.jpg" for number in range(5000))
         new = PlanCategory(code="new", count=10_000, bytes=34_500_000, items=items)
@@ -259,6 +265,36 @@ async def test_a_plan_that_takes_long_holds_up_nothing_else(service: Service, cl
         assert not plan.done()
         service.plan_may_end.set()
         assert "categories" in json.loads(str(await plan))
+
+
+async def test_a_plan_ends_when_its_caller_leaves_the_bus_and_no_sooner(service: Service, client: Bus) -> None:
+    service.plan_may_end.clear()
+    gone, stays = await Bus.system(), asyncio.ensure_future(call(client, PLAN, "Blue", ""))
+    async with asyncio.timeout(HANGS_AFTER):
+        await service.planning.wait()
+        service.planning.clear()
+        left = asyncio.ensure_future(call(gone, PLAN, "Blue", ""))
+        await service.planning.wait()
+        await gone.close()
+        with pytest.raises(BusLost):
+            await left
+        await service.given_up.wait()
+        assert not stays.done()
+        service.plan_may_end.set()
+        assert "categories" in json.loads(str(await stays))
+
+
+async def test_ctrl_c_on_the_command_ends_the_plan(service: Service) -> None:
+    service.plan_may_end.clear()
+    command = (sys.executable, "-m", "immich_usb_backup", "plan", "Blue")
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(HANGS_AFTER):
+        await service.planning.wait()
+        process.send_signal(signal.SIGINT)
+        await service.given_up.wait()
+        _, complained = await process.communicate()
+    assert b"Traceback" not in complained
+    assert process.returncode == ExitCode.PROBLEM
 
 
 async def test_a_service_that_ends_still_answers_who_waits(connection: Bus, service: Service, client: Bus) -> None:

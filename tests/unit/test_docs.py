@@ -9,6 +9,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from immich_usb_backup import config, dbus_names, errors
+import immich_usb_backup
+from immich_usb_backup import config, dbus_names
 from immich_usb_backup.__main__ import COMMANDS, main
 from immich_usb_backup.adapters.journal import PREFIX, journal_fields
 from immich_usb_backup.cli import plan
@@ -169,8 +171,17 @@ def test_every_configuration_in_the_documents_is_a_right_one() -> None:
 
 
 def _error_codes() -> set[str]:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BackupError)]
-    return {kind.code for kind in kinds}
+    """Those of all errors, wherever in the package they are."""
+    for module in pkgutil.walk_packages(immich_usb_backup.__path__, "immich_usb_backup."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    return {kind.code for kind in _with_subclasses(BackupError) if kind.__module__.startswith("immich_usb_backup.")}
+
+
+def _with_subclasses(kind: type[BackupError]) -> Iterator[type[BackupError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _with_subclasses(narrower)
 
 
 def _finding_codes() -> set[str]:

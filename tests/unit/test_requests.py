@@ -293,6 +293,19 @@ async def test_a_plan_that_nobody_waits_for_any_more_is_not_made(world: World, c
     assert "plan STICK2" not in world.script.steps
 
 
+async def test_a_plan_that_nobody_waits_for_any_more_is_stopped(world: World, config: Config, jobs: Jobs) -> None:
+    async with daemon_on(world, config) as running:
+        await plugged(running, world.stick(1), world.stick(2))
+        world.script.hold("plan STICK2")
+        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        await running.reached("plan STICK2")
+        plan.cancel()
+        await quiet()
+        assert not running.daemon.busy
+        assert (await running.daemon.plan("STICK1", "")).disk.label == "STICK1"
+    assert jobs.done[2:] == [("plan", "STICK1", None)]
+
+
 async def test_a_plan_keeps_its_drive_from_being_switched_off(
     world: World, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from collections.abc import Callable
 
@@ -89,6 +90,31 @@ async def test_a_thread_that_hangs_does_not_hold_a_cancellation_for_ever(monkeyp
         async with asyncio.timeout(HANGS_AFTER):
             await task
     release.set()
+
+
+async def test_an_error_that_comes_after_all_patience_is_no_complaint_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_STOP_SECONDS", 0.05)
+    loop = asyncio.get_running_loop()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    release = threading.Event()
+
+    def work(_: Pulse) -> None:
+        release.wait()
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(DeadlineMissed):
+        await in_thread(work, what="x", stall_seconds=0.05)
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "blocking-work":
+            thread.join(HANGS_AFTER)
+    for _ in range(3):  # what the thread left for the loop, and what that leaves
+        await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_work_in_the_background_can_be_stopped_at_each_step() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.samples import make_config_files, make_media_location
-from tests.vm.guest import Completed, Guest
+from tests.vm.guest import Completed, Guest, GuestError
 from tests.vm.image import exfat_image, mounted_exfat
 
 MEDIA = "/var/lib/immich"
@@ -20,6 +20,7 @@ MAILS = "/root/mails"
 OUTCOMES = ("run-ok", "run-partial", "run-failed", "run-interrupted")
 MARKER = {"immich-server-backups.txt": b'name = "Blue"\n'}
 
+DAEMON = "immich-usb-backup.service"
 PRISTINE = "/root/pristine"
 STATE = "/var/lib/immich-usb-backup"
 OURS = "immich-server-backups"
@@ -49,6 +50,21 @@ mkdir -p {MAILS}
 systemd-run --unit=mail-server --collect \
     python3 -u -m aiosmtpd -n -l 127.0.0.1:2525 -c aiosmtpd.handlers.Mailbox {MAILS}/box
 """
+
+# Whatever an earlier test left, also one that failed: the service can be started, goes on, and nobody else has the stick.
+_ALLOWED = f"""
+case $(systemctl is-enabled {DAEMON} 2>/dev/null) in masked*)
+    systemctl unmask --runtime {DAEMON}; systemctl unmask {DAEMON};;
+esac
+systemctl kill --signal=SIGCONT {DAEMON} 2>/dev/null
+for path in /mnt/stick /mnt/it /mnt; do mountpoint -q $path && umount -l $path; done
+true
+"""
+_IS_IDLE = (
+    "busctl call io.github.immich_usb_backup1 /io/github/immich_usb_backup1 io.github.immich_usb_backup1.Manager"
+    """ GetState | grep -q '"running" b false'"""
+)
+_IDLE_SECONDS = 60.0
 
 _AS_IT_WAS = f"sysctl -q vm.dirty_bytes=0 vm.dirty_ratio=20; rsync -a --delete {PRISTINE}/ {MEDIA}/"
 
@@ -138,16 +154,28 @@ class Backup:
 
     async def start_over(self, more: str = "", *, grace_seconds: int = 2, mail: bool = True) -> None:
         """The service runs and is idle, without memories and with the library as it was; waiting begins here."""
-        await self.guest.sh("systemctl stop immich-usb-backup.service")
+        await self.guest.sh(_ALLOWED)
+        await self.guest.sh(f"systemctl stop {DAEMON}")
         await self.configure(more, grace_seconds=grace_seconds, mail=mail)
-        await self.guest.sh(f"rm -rf {STATE}/state.db* {STATE}/manifests {MAILS}/box/new/*; {_AS_IT_WAS}")
-        await self.guest.sh("systemctl start immich-usb-backup.service")
+        await self.guest.sh(
+            f"rm -rf {STATE}/state.db* {STATE}/manifests {STATE}/server-id {MAILS}/box/new/*; {_AS_IT_WAS}"
+        )
+        await self.guest.sh(f"systemctl start {DAEMON}")
         await self.from_now_on()
 
     async def as_it_was(self) -> None:
         """The library as it was, while the service goes on: for new sticks, of which it knows nothing; waiting begins here."""
+        await self._idle()
         await self.guest.sh(_AS_IT_WAS)
         await self.from_now_on()
+
+    async def _idle(self) -> None:
+        """The service runs, and the run that an earlier test may have left is over."""
+        await self.guest.sh(f"{_ALLOWED}systemctl start {DAEMON}")
+        try:
+            await self.guest.until(_IS_IDLE, timeout=_IDLE_SECONDS)
+        except GuestError:
+            await self.guest.sh(f"systemctl kill --signal=SIGKILL {DAEMON}; systemctl restart {DAEMON}")
 
     async def from_now_on(self) -> None:
         """Wait only for what comes after this moment."""
@@ -256,6 +284,18 @@ class Backup:
         with mounted_exfat(image) as root:
             there = {path: sha256(root / OURS / path) for path in originals_below(root / OURS)}
         return sorted(set((await self.originals()).items()) ^ set(there.items()))
+
+
+@asynccontextmanager
+async def without_daemon(guest: Guest) -> AsyncIterator[None]:
+    """Nobody takes a stick that is plugged in, installed or not. Afterwards the service runs if it did before."""
+    was = (await guest.sh(f"systemctl is-active {DAEMON}", check=False)).stdout.strip()
+    await guest.sh(f"systemctl mask --runtime {DAEMON} 2>&1; systemctl stop {DAEMON} 2>/dev/null; true")
+    try:
+        yield
+    finally:
+        start = f"systemctl start {DAEMON}" if was in {"active", "activating"} else "true"
+        await guest.sh(f"systemctl unmask --runtime {DAEMON}; {start}")
 
 
 def originals_below(backup: Path) -> list[str]:

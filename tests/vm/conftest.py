@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from .backup import Backup
+from .backup import Backup, without_daemon
 from .guest import Guest
 from .image import guest_image
 from .installing import Installed, install
@@ -56,6 +56,13 @@ async def _no_disk_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[
 async def installed(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The project, installed in the guest from a checkout and wheels; without a configuration yet."""
     return await install(guest, tmp_path_factory.mktemp("installed"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def no_daemon(guest: Guest) -> AsyncIterator[None]:
+    """Nobody takes the sticks of a whole file of tests."""
+    async with without_daemon(guest):
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -8,16 +8,13 @@ in a second, as a hard disk does that has to look for each, and the numbers hard
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.backup import MEDIA, Backup
+from tests.vm.backup import MEDIA, Backup, without_daemon
 from tests.vm.guest import Guest
 
 PER_SECOND = 50
-DAEMON = "immich-usb-backup.service"
 PHOTOS = f"{MEDIA}/upload/5f0c1d7e-8a3b-4c55-9e0f-2b7a6d1c9e44"
 
 _LIBRARY = """
@@ -78,16 +75,6 @@ async def of_a_plug_in(backup: Backup, image: Path, *, per_second: int = PER_SEC
     found = await requests(backup.guest, await backup.guest.device("counted"))
     await backup.guest.pull("counted")
     return found
-
-
-@asynccontextmanager
-async def without_daemon(guest: Guest) -> AsyncIterator[None]:
-    """Nobody takes a stick that is plugged in. Afterwards the service may be started, and is not."""
-    await guest.sh(f"systemctl mask --runtime --now {DAEMON}")
-    try:
-        yield
-    finally:
-        await guest.sh(f"systemctl unmask --runtime {DAEMON}")
 
 
 async def of_mounting(guest: Guest, image: Path, *options: str, per_second: int = PER_SECOND) -> Requests:

@@ -287,9 +287,15 @@ class Guest:
             await self._release(disk)
 
     async def pull_all(self) -> None:
-        """Pull every disk that is still plugged in."""
+        """Pull every disk that is still plugged in; one that will not go keeps no other from going."""
+        failed: list[GuestError] = []
         for name in list(self._plugged):
-            await self.pull(name)
+            try:
+                await self.pull(name)
+            except GuestError as error:
+                failed.append(error)
+        if failed:
+            raise ExceptionGroup("disks that could not be pulled", failed)
 
     async def device(self, name: str, *, timeout: float = DEVICE_SECONDS) -> str:
         """Wait until the guest's udev is done with a plugged disk; return its node, such as `/dev/sda`."""

@@ -10,19 +10,18 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from .loops import ImageError, loop, run, run_until, telling_of_disks
+
 SECTOR = 512
 PARTITION_START = 2048 * SECTOR
-COMMAND_SECONDS = 120.0
 BUILD_SECONDS = 1500.0
-LOOP_SECONDS = 10.0
+BUSY_SECONDS = 20.0
 
 HOST_TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -116,10 +115,6 @@ MASKED = (
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
 )
-
-
-class ImageError(Exception):
-    """An image could not be made, mounted or read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +213,8 @@ def _build_guest(recipe: Recipe, image: GuestImage) -> None:
     _authorise_key(root, image.key)
     shutil.copy(_only(root / "boot", "vmlinuz-*"), image.kernel)
     shutil.copy(_only(root / "boot", "initrd.img-*"), image.initrd)
-    _run(["truncate", "-s", recipe.size, image.disk])
-    _run(["mkfs.ext4", "-q", "-O", "^has_journal", "-d", root, image.disk], seconds=BUILD_SECONDS)
+    run(["truncate", "-s", recipe.size, image.disk])
+    run(["mkfs.ext4", "-q", "-O", "^has_journal", "-d", root, image.disk], seconds=BUILD_SECONDS)
     shutil.rmtree(root)
 
 
@@ -227,7 +222,7 @@ def _mmdebstrap(recipe: Recipe, root: Path, seed: Path) -> None:
     options = ["--variant=minbase", "--format=directory", "--include=" + ",".join(recipe.packages)]
     options += [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")]
     options += [f"--essential-hook=cp -R {seed}/. $1/"]
-    _run(["mmdebstrap", *options, recipe.suite, root], seconds=BUILD_SECONDS)
+    run(["mmdebstrap", *options, recipe.suite, root], seconds=BUILD_SECONDS)
 
 
 def _write_files(root: Path, files: Mapping[str, str]) -> None:
@@ -253,7 +248,7 @@ def _link(path: Path, target: str) -> None:
 
 
 def _authorise_key(root: Path, key: Path) -> None:
-    _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "guest", "-f", key])
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "guest", "-f", key])
     folder = root / "root/.ssh"
     folder.mkdir(mode=0o700, exist_ok=True)
     shutil.copy(key.with_suffix(".pub"), folder / "authorized_keys")
@@ -290,8 +285,8 @@ def exfat_image(
 ) -> Path:
     """A raw exFAT disk at `path`, in one partition or on the whole disk; `populate` maps names to bytes."""
     _blank_disk(path, size_mib, partition_type="7" if partitioned else None)
-    with _loop(path, PARTITION_START if partitioned else 0, writable=True) as loop:
-        _run(["mkfs.exfat", "-L", label, loop])
+    with loop(path, PARTITION_START if partitioned else 0, writable=True) as device:
+        run(["mkfs.exfat", "-L", label, device])
     if populate:
         with mounted_exfat(path, writable=True) as root:
             _populate(root, populate)
@@ -301,8 +296,8 @@ def exfat_image(
 def ext4_image(path: Path, size_mib: int = 256, label: str = "Linux", *, partitioned: bool = True) -> Path:
     """A raw ext4 disk at `path`, for what the backup must leave alone."""
     _blank_disk(path, size_mib, partition_type="83" if partitioned else None)
-    with _loop(path, PARTITION_START if partitioned else 0, writable=True) as loop:
-        _run(["mkfs.ext4", "-q", "-L", label, loop])
+    with loop(path, PARTITION_START if partitioned else 0, writable=True) as device:
+        run(["mkfs.ext4", "-q", "-L", label, device])
     return path
 
 
@@ -310,14 +305,15 @@ def ext4_image(path: Path, size_mib: int = 256, label: str = "Linux", *, partiti
 def mounted_exfat(image: Path, *, writable: bool = False) -> Iterator[Path]:
     """The content of an exFAT image as a folder on the host (FUSE: the host's kernel need not know exFAT)."""
     with (
+        telling_of_disks(),
         tempfile.TemporaryDirectory(prefix="exfat-") as folder,
-        _loop(image, filesystem_offset(image), writable=writable) as loop,
+        loop(image, filesystem_offset(image), writable=writable) as device,
     ):
-        _run(["mount.exfat-fuse", "-o", "rw" if writable else "ro", loop, folder])
+        run(["mount.exfat-fuse", "-o", "rw" if writable else "ro", device, folder])
         try:
             yield Path(folder)
         finally:
-            _run(["umount", folder])
+            run_until(["umount", folder], BUSY_SECONDS)
 
 
 def image_hash(path: Path) -> str:
@@ -337,10 +333,10 @@ def filesystem_offset(image: Path) -> int:
 
 def _blank_disk(path: Path, size_mib: int, partition_type: str | None) -> None:
     path.unlink(missing_ok=True)
-    _run(["truncate", "-s", f"{size_mib}M", path])
+    run(["truncate", "-s", f"{size_mib}M", path])
     if partition_type:
         table = f"label: dos\nstart={PARTITION_START // SECTOR}, type={partition_type}\n"
-        _run(["sfdisk", "-q", path], stdin=table)
+        run(["sfdisk", "-q", path], stdin=table)
 
 
 def _populate(root: Path, files: Mapping[str, bytes]) -> None:
@@ -348,49 +344,3 @@ def _populate(root: Path, files: Mapping[str, bytes]) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-@contextmanager
-def _loop(image: Path, offset: int, *, writable: bool) -> Iterator[str]:
-    device = _attach(image, offset, writable=writable)
-    try:
-        yield device
-    finally:
-        _run(["losetup", "-d", device])
-        _wait_detached(device, image)
-
-
-def _attach(image: Path, offset: int, *, writable: bool) -> str:
-    """Attach a loop device; `losetup -f` races with its like, so try until the deadline."""
-    command = ["losetup", "-f", "--show", *([] if writable else ["-r"]), "-o", str(offset), str(image)]
-    deadline = time.monotonic() + LOOP_SECONDS
-    while True:
-        try:
-            return _run(command).strip()
-        except ImageError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-
-
-def _wait_detached(device: str, image: Path) -> None:
-    """A busy loop device detaches later; the image is whole only then."""
-    backing = Path("/sys/block") / Path(device).name / "loop/backing_file"
-    deadline = time.monotonic() + LOOP_SECONDS
-    while backing.exists() and backing.read_text().strip() == str(image.resolve()):
-        if time.monotonic() > deadline:
-            raise ImageError(f"{device} still holds {image}")
-        time.sleep(0.05)
-
-
-def _run(command: Sequence[str | Path], *, stdin: str = "", seconds: float = COMMAND_SECONDS) -> str:
-    try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as late:
-        raise ImageError(f"{command[0]} took longer than {seconds:.0f} s") from late
-    if done.returncode:
-        said = (done.stdout + done.stderr)[-3000:]
-        raise ImageError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{said}")
-    return done.stdout

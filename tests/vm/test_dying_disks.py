@@ -56,9 +56,12 @@ async def test_a_stick_that_others_fill_meanwhile_ends_full_and_true_to_what_it_
     await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
     await backup.event("plan-made")
     await backup.guest.sh("systemctl kill --signal=SIGSTOP immich-usb-backup.service")
-    await backup.guest.throttle("blue", 0)
-    await backup.guest.sh(f"cat /dev/zero > {STICK}/../filler; truncate -s -3M {STICK}/../filler; sync", check=False)
-    await backup.guest.sh("systemctl kill --signal=SIGCONT immich-usb-backup.service")
+    try:
+        await backup.guest.throttle("blue", 0)
+        fill = f"cat /dev/zero > {STICK}/../filler; truncate -s -3M {STICK}/../filler; sync"
+        await backup.guest.sh(fill, check=False)
+    finally:
+        await backup.guest.sh("systemctl kill --signal=SIGCONT immich-usb-backup.service")
     full = await backup.ended()
     assert (full.outcome, "disk-full" in full.findings) == ("failed", True), full.story
     await backup.guest.pull("blue")
@@ -95,6 +98,33 @@ async def test_a_file_that_cannot_be_read_back_is_named_by_verify(backup: Backup
     await backup.guest.pull("blue")
     assert found.outcome in {"partial", "failed"}, found.story
     assert "unreadable.jpg" in found.story
+    await _is_repaired(backup, image, before)
+
+
+async def test_a_stick_that_hangs_is_given_up(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img", extra=OWNERS)
+    before = everything_else(image)
+    assert (await backup.plug_in(image)).outcome == "ok"
+    await backup.make_photos("upload/new", range(40), seed=3, kib=400)
+    deadlines = (
+        ("adapters/rsync.py", "STALL_SECONDS", 15),
+        ("adapters/threads.py", "STALL_SECONDS", 15),
+        ("adapters/disk_flush.py", "_STALL_SECONDS", 15),
+        ("adapters/udisks.py", "UNMOUNT_SECONDS", 15),
+        ("release.py", "BUSY_SECONDS", 5),
+    )
+    async with backup.altered(*deadlines):
+        await backup.guest.sh("systemctl restart immich-usb-backup.service")
+        await backup.guest.plug("blue", image)
+        await backup.event("plan-made")
+        # QEMU stands still when the kernel loses patience and resets a stick that has a request under way.
+        await backup.guest.sh("for timeout in /sys/block/sd*/device/timeout; do echo 3600 > $timeout; done")
+        await backup.guest.throttle("blue", 1)
+        hung = await backup.ended()
+        assert hung.outcome == "failed", hung.story
+        assert {"deadline-missed", "disk-failing", "flush-failed", "disk-gone"} & set(hung.findings), hung.story
+        await backup.guest.throttle("blue", 0)
+        await backup.guest.pull("blue")
     await _is_repaired(backup, image, before)
 
 

@@ -13,9 +13,7 @@ import pytest_asyncio
 from tests.support.exfat import DIRTY, FLAGS_AT, Exfat
 from tests.vm.guest import Guest
 from tests.vm.image import exfat_image, filesystem_offset, image_hash
-from tests.vm.installing import Installed
 
-DAEMON = "immich-usb-backup.service"
 CHECK, REPAIR = "immich-usb-backup-check", "immich-usb-backup-repair"
 USER = "immich-usb-backup"
 WALLS = f"/run/systemd/system/{CHECK}@.service.d/walls.conf"
@@ -38,19 +36,14 @@ async def ask(what, node, uuid):
 asyncio.run(ask(*sys.argv[1:]))
 """
 
-pytestmark = pytest.mark.usefixtures("without_daemon")
+pytestmark = pytest.mark.usefixtures("installed", "no_daemon")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def without_daemon(guest: Guest, installed: Installed) -> AsyncIterator[None]:
-    """It would take the sticks; afterwards it is as it was."""
-    was = (await guest.sh(f"systemctl is-active {DAEMON}", check=False)).stdout.strip()
-    await guest.sh(f"systemctl mask --runtime --now {DAEMON}")
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def _walls_as_they_were(guest: Guest) -> AsyncIterator[None]:
     yield
-    await guest.sh(f"rm -rf {Path(WALLS).parent}; systemctl stop '{CHECK}@*' '{REPAIR}@*'")
-    await guest.sh(f"systemctl unmask --runtime {DAEMON}; systemctl daemon-reload")
-    if was == "active":
-        await guest.sh(f"systemctl start {DAEMON}")
+    walls = f"{Path(WALLS).parent} {Path(WALLS.replace(CHECK, REPAIR)).parent}"
+    await guest.sh(f"rm -rf {walls}; systemctl stop '{CHECK}@*' '{REPAIR}@*'; systemctl daemon-reload")
 
 
 async def ask(guest: Guest, what: str, node: str) -> str:

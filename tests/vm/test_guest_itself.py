@@ -12,6 +12,8 @@ from .image import exfat_image, ext4_image, image_hash, mounted_exfat
 
 MIB = 1024 * 1024
 
+pytestmark = pytest.mark.usefixtures("no_daemon")
+
 
 async def _property(guest: Guest, device: str, name: str) -> str:
     done = await guest.sh(f"udevadm info --query=property --property={name} --value {device}")
@@ -104,8 +106,10 @@ async def test_what_was_synced_is_on_the_image_after_a_pull(guest: Guest, tmp_pa
     await guest.plug("blue", image)
     disk = await guest.device("blue")
     await guest.sh(f"mount -t exfat {disk}1 /mnt && echo kept > /mnt/kept.txt && sync -f /mnt")
-    await guest.pull("blue")
-    await guest.sh("umount /mnt")
+    try:
+        await guest.pull("blue")
+    finally:
+        await guest.sh("umount /mnt")
     assert image_hash(image) != untouched
     with mounted_exfat(image) as root:
         assert (root / "kept.txt").read_text() == "kept\n"

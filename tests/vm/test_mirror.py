@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest_asyncio
 
-from tests.vm.backup import COMMAND, MEDIA, OURS, Backup, everything_else, marked_image
+from tests.vm.backup import COMMAND, MEDIA, OURS, Backup, everything_else, marked_image, without_daemon
 from tests.vm.image import image_hash, mounted_exfat
 from tests.vm.installing import REPOSITORY
 
@@ -238,14 +239,13 @@ async def test_what_others_did_to_the_stick_is_found_said_and_repaired(backup: B
     assert (quick.outcome, quick.files, quick.walked) == ("ok", 0, False), quick.story
     await backup.guest.pull("blue")
     assert image_hash(image) == untouched
-    await backup.guest.sh("systemctl stop immich-usb-backup; systemctl mask --runtime immich-usb-backup")
-    await backup.guest.plug("blue", image)
-    async with backup.stick_mounted() as root:
-        await backup.guest.sh(
-            f"cd {root}/{OURS}/upload/fast; rm 7.jpg; truncate -s 100 8.jpg; head -c 200000 /dev/zero > new.jpg"
-        )
-    await backup.guest.pull("blue")
-    await backup.guest.sh("systemctl unmask --runtime immich-usb-backup; systemctl start immich-usb-backup")
+    async with without_daemon(backup.guest):
+        await backup.guest.plug("blue", image)
+        async with backup.stick_mounted() as root:
+            await backup.guest.sh(
+                f"cd {root}/{OURS}/upload/fast; rm 7.jpg; truncate -s 100 8.jpg; head -c 200000 /dev/zero > new.jpg"
+            )
+        await backup.guest.pull("blue")
     repaired = await backup.plug_in(image)
     assert (repaired.outcome, repaired.walked, repaired.files) == ("ok", True, 2), repaired.story
     assert {"files-missing", "moved-aside"} <= set(repaired.findings), repaired.story
@@ -334,3 +334,63 @@ async def test_many_deletions_wait_for_an_approval_and_plugging_in_is_none(backu
     with mounted_exfat(image) as root:
         assert len(list(root.glob(f"{OURS}/deleted/*/upload/many/*.jpg"))) == 150
     assert everything_else(image) == before
+
+
+async def test_without_immichs_mark_nothing_goes_until_a_file_on_the_stick_approves(
+    backup: Backup, tmp_path: Path
+) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    await backup.make_photos("upload/few", range(5), seed=6)
+    assert (await backup.plug_in(image)).outcome == "ok"
+    await backup.guest.sh(f"rm -r {MEDIA}/upload/few {MEDIA}/upload/.immich")
+    held = await backup.plug_in(image)
+    assert (held.outcome, "deletions-held" in held.findings) == ("partial", True), held.story
+    assert ".immich is missing in upload" in held.texts("deletions-held")
+    with mounted_exfat(image, writable=True) as root:
+        (root / OURS / "Approve-Deletions.txt.txt").write_bytes(b"")
+        assert len(list((root / OURS / "upload/few").iterdir())) == 5
+    approved = await backup.plug_in(image)
+    assert "moved-aside" in approved.findings, approved.story
+    with mounted_exfat(image) as root:
+        assert not (root / OURS / "upload/few").exists()
+        assert not list((root / OURS).glob("[Aa]pprove*"))
+    await backup.make_photos("upload/later", range(5), seed=7)
+    assert (await backup.plug_in(image)).files == 5
+    await backup.guest.sh(f"rm -r {MEDIA}/upload/later")
+    assert "deletions-held" in (await backup.plug_in(image)).findings, "an approval is used up"
+
+
+async def test_what_was_deleted_long_ago_goes_and_what_was_not_stays(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img")
+    assert (await backup.plug_in(image)).outcome == "ok"
+    with mounted_exfat(image, writable=True) as root:
+        for name in ("20200101/upload/old.jpg", "29991231/upload/new.jpg", "mine/kept.jpg"):
+            path = root / OURS / "deleted" / name
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"a photo")
+    ended = await backup.plug_in(image)
+    assert ended.outcome == "ok", ended.story
+    assert "2020-01-01" in ended.texts("deleted-purged")
+    with mounted_exfat(image) as root:
+        assert {path.name for path in (root / OURS / "deleted").iterdir()} == {"29991231", "mine"}
+
+
+async def test_another_servers_disk_is_left_alone_until_it_is_adopted(backup: Backup, tmp_path: Path) -> None:
+    image = marked_image(tmp_path / "blue.img", extra=OWNERS)
+    assert (await backup.plug_in(image)).outcome == "ok"
+    before = image_hash(image)
+    await backup.start_over(grace_seconds=0, mail=False)  # the same library on a server that remembers nothing
+    refused = await backup.plug_in(image)
+    assert (refused.outcome, refused.findings) == ("failed", ("foreign-backup",)), refused.story
+    assert re.search(r"another server, 'guest', last written", refused.one("run-failed")["MESSAGE"]), refused.story
+    assert image_hash(image) == before
+    await backup.guest.plug("blue", image)
+    assert (await backup.ended()).outcome == "failed"
+    assert (await backup.as_nobody("adopt", "Blue")).returncode != 0
+    await backup.guest.sh(f"{COMMAND} adopt Blue")
+    adopted = await backup.ended()
+    assert (adopted.outcome, adopted.files) == ("ok", 0), adopted.story
+    await backup.guest.pull("blue")
+    assert await backup.differences(image) == []
+    again = await backup.plug_in(image)
+    assert (again.outcome, again.walked) == ("ok", False), again.story

@@ -6,7 +6,7 @@ from email import message_from_string
 from email.policy import default
 from pathlib import Path
 
-from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, everything_else, marked_image
+from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, everything_else, marked_image, without_daemon
 from tests.vm.guest import Guest
 from tests.vm.image import exfat_image, ext4_image, image_hash, mounted_exfat
 
@@ -146,11 +146,10 @@ async def test_nothing_on_a_stick_can_be_run_or_gain_rights(backup: Backup, tmp_
 async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the_start_is_backed_up(
     backup: Backup, tmp_path: Path
 ) -> None:
-    await backup.guest.sh("systemctl stop immich-usb-backup.service immich-usb-backup-notifier.path")
-    await backup.guest.sh("systemctl mask --runtime immich-usb-backup.service")  # the rule would start it
-    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
-    await backup.guest.device("blue")
-    await backup.guest.sh("systemctl unmask --runtime immich-usb-backup.service; systemctl start immich-usb-backup")
+    async with without_daemon(backup.guest):
+        await backup.guest.sh("systemctl stop immich-usb-backup-notifier.path")
+        await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
+        await backup.guest.device("blue")
     assert await backup.outcome() == "ok", await backup.story()
     await backup.guest.sh("systemctl restart immich-usb-backup.service")
     await backup.guest.sh("udevadm trigger --settle --subsystem-match=block")
@@ -163,15 +162,12 @@ async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the
 async def _plug_and_mount_as_a_desktop(backup: Backup, image: Path) -> tuple[str, str]:
     """A stick that somebody else has mounted before the service sees it; its partition and where it is mounted."""
     guest = backup.guest
-    await guest.sh("systemctl stop immich-usb-backup; systemctl mask --runtime immich-usb-backup")
-    try:
+    async with without_daemon(guest):
         await guest.plug("blue", image)
         partition = f"{await guest.device('blue')}1"
         await guest.until(f"udisksctl mount --no-user-interaction -b {partition}")
         path = (await guest.sh(f"findmnt -n -o TARGET -S {partition}")).stdout.strip()
         assert path.startswith("/media/root/")
-    finally:
-        await guest.sh("systemctl unmask --runtime immich-usb-backup; systemctl start immich-usb-backup")
     return partition, path
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from tests.vm.backup import Backup, marked_image
-from tests.vm.disk_requests import DAEMON, Requests, make_library, of_a_plug_in, of_mounting
+from tests.vm.backup import DAEMON, Backup, marked_image
+from tests.vm.disk_requests import Requests, make_library, of_a_plug_in, of_mounting
 
 READS, WRITES = 30, 60
 """Beyond those of mounting twice, at any size of the library."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ CALL_SECONDS = 25.0
 
 _GRACE_SECONDS = 0.2
 _DBUS = "org.freedesktop.DBus"
+_DBUS_PATH = "/org/freedesktop/DBus"
 
 SignalHandler = Callable[["Signal"], None]
 MethodHandler = Callable[..., Awaitable[Sequence[Any]]]
@@ -47,6 +49,8 @@ class ServedMethod:
     signature_in: str
     signature_out: str
     handler: MethodHandler
+    ends_with_caller: bool = False
+    """Whether it is cancelled when whoever called has left the bus: for what takes long."""
 
 
 def unpack(value: Any) -> Any:
@@ -96,6 +100,7 @@ class Bus:
         self._handlers: list[tuple[str, str, SignalHandler]] = []
         self._served: dict[tuple[str, str, str], ServedMethod] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, list[asyncio.Task[Any]]] = {}
         self._lost = asyncio.ensure_future(connection.wait_for_disconnect())
         self._lost.add_done_callback(lambda future: future.cancelled() or future.exception())
         connection.add_message_handler(self._on_message)
@@ -220,12 +225,15 @@ class Bus:
         parts += [f"path_namespace='{path_namespace}'"] if path_namespace else []
         parts += [f"arg0='{arg0}'"] if arg0 else []
         self._handlers.append((interface, member, handler))
-        await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "AddMatch", "s", [",".join(parts)])
+        await self._ask_driver("AddMatch", "s", [",".join(parts)])
+
+    async def _ask_driver(self, member: str, signature: str, body: Sequence[Any]) -> tuple[Any, ...]:
+        return await self.call(_DBUS, _DBUS_PATH, _DBUS, member, signature, body)
 
     async def request_name(self, name: str) -> None:
         """Own a well-known name, alone. Raises ``BusCallFailed`` where somebody else has it or we may not."""
         flags = int(NameFlag.DO_NOT_QUEUE)
-        (reply,) = await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "RequestName", "su", [name, flags])
+        (reply,) = await self._ask_driver("RequestName", "su", [name, flags])
         if reply not in {RequestNameReply.PRIMARY_OWNER.value, RequestNameReply.ALREADY_OWNER.value}:
             raise BusCallFailed(
                 "name-taken", f"{name} is taken on the bus", hint="Is another immich-usb-backup daemon running?"
@@ -252,6 +260,7 @@ class Bus:
 
     def _on_message(self, message: Message) -> Message | bool | None:
         if message.message_type is MessageType.SIGNAL:
+            self._on_name_owner(message)
             self._dispatch(message)
             return None
         if message.message_type is not MessageType.METHOD_CALL:
@@ -267,8 +276,10 @@ class Bus:
         return True
 
     async def _answer(self, message: Message, method: ServedMethod) -> None:
+        there = self._while_there(str(message.sender)) if method.ends_with_caller else nullcontext()
         try:
-            body = list(await method.handler(*unpack(list(message.body))))
+            async with there:
+                body = list(await method.handler(*unpack(list(message.body))))
             reply = Message.new_method_return(message, method.signature_out, body)
         except BusCallFailed as error:
             reply = Message.new_error(message, error.name, sendable(error.message))
@@ -281,6 +292,32 @@ class Bus:
     async def _reply(self, reply: Message) -> None:
         if self.connected:
             await self._connection.send(reply)
+
+    @asynccontextmanager
+    async def _while_there(self, caller: str) -> AsyncIterator[None]:
+        """Cancel what is done in here when a caller (a unique name) leaves the bus. Raises like ``call``."""
+        task = asyncio.current_task()
+        assert task is not None
+        rule = f"type='signal',sender='{_DBUS}',interface='{_DBUS}',member='NameOwnerChanged',arg0='{caller}'"
+        self._waiting.setdefault(caller, []).append(task)
+        try:
+            await self._ask_driver("AddMatch", "s", [rule])
+            (there,) = await self._ask_driver("NameHasOwner", "s", [caller])
+            if not there:  # it went before anybody watched
+                task.cancel()
+            yield
+        finally:
+            self._waiting[caller].remove(task)
+            if not self._waiting[caller]:
+                del self._waiting[caller]
+            with suppress(BusCallFailed, BusLost, DeadlineMissed):
+                await self._ask_driver("RemoveMatch", "s", [rule])
+
+    def _on_name_owner(self, message: Message) -> None:
+        if message.sender == _DBUS and message.member == "NameOwnerChanged" and message.signature == "sss":
+            name, _, owner = message.body
+            for task in [] if owner else self._waiting.get(name, []):
+                task.cancel()
 
     def _dispatch(self, message: Message) -> None:
         signal: Signal | None = None

@@ -166,7 +166,7 @@ def _asking(requests: Requests) -> Mapping[str, ServedMethod]:
         return [sendable(await _answered(requests.adopt(disk)))]
 
     return {
-        dbus_names.PLAN: ServedMethod("ss", "s", plan),
+        dbus_names.PLAN: ServedMethod("ss", "s", plan, ends_with_caller=True),
         dbus_names.BACKUP: ServedMethod("ss", "s", backup),
         dbus_names.VERIFY: ServedMethod("ss", "ss", verify),
         dbus_names.EJECT: ServedMethod("s", "s", eject),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 from collections.abc import Awaitable, Callable
 
 from immich_usb_backup.adapters.disk_errors import tells_of_death
-from immich_usb_backup.adapters.syncfs import bytes_written, syncfs
+from immich_usb_backup.adapters.syncfs import bytes_written, commands_failed, syncfs
 from immich_usb_backup.adapters.threads import Callers, Pulse, in_thread
 from immich_usb_backup.errors import BackupError, DiskGone, FlushFailed
 from immich_usb_backup.model import Mount
@@ -38,6 +39,7 @@ class Flusher:
         self._present = present
         self._lost: BackupError | None = None
         self._written_before = bytes_written(self._number) or 0
+        self._failed_before = commands_failed(self._number)
 
     async def flush(self, progress: Callable[[int], None]) -> None:
         """Write everything out. Given up only when the device has written nothing for ten minutes.
@@ -81,9 +83,15 @@ class Flusher:
     def _flush(self, _: Pulse) -> None:
         try:
             with self._callers:
-                os.fsync(self._folder)  # tells of lost metadata, which exFAT's sync_fs keeps to itself
+                failed = commands_failed(self._number)
+                if failed is None or failed != self._failed_before:
+                    # It tells of lost metadata, which exFAT's sync_fs keeps to itself. Where none can be lost it would only
+                    # write the folders' blocks twice: their entries change again when the files' content is written.
+                    os.fsync(self._folder)
                 syncfs(self._folder)
                 os.fsync(self._folder)  # empties the drive's own cache, which syncfs does not on a volume once pulled
+                if commands_failed(self._number) != failed:  # what sync_fs met itself
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
         except OSError as error:
             if not self._present() or tells_of_death(error):
                 raise DiskGone(f"{self._node} was unplugged while it was written to") from error

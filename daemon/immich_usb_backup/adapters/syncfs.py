@@ -6,8 +6,11 @@ import ctypes
 import os
 from pathlib import Path
 
+SYS = Path("/sys/dev/block")
+
 _SECTOR = 512
 _SECTORS_WRITTEN = 6
+_FAILURES = ("ioerr_cnt", "iotmo_cnt")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -19,13 +22,28 @@ def syncfs(fd: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
+def _place(device_number: int) -> Path:
+    return SYS / f"{os.major(device_number)}:{os.minor(device_number)}"
+
+
 def bytes_written(device_number: int) -> int | None:
     """Bytes that a block device has written since it came, or None when it is gone.
 
     Source: the kernel's Documentation/block/stat.rst, "write sectors", which count 512 bytes on any device.
     """
-    path = Path(f"/sys/dev/block/{os.major(device_number)}:{os.minor(device_number)}/stat")
     try:
-        return int(path.read_text("ascii").split()[_SECTORS_WRITTEN]) * _SECTOR
+        return int((_place(device_number) / "stat").read_text("ascii").split()[_SECTORS_WRITTEN]) * _SECTOR
     except (OSError, ValueError, IndexError):
         return None
+
+
+def commands_failed(device_number: int) -> tuple[str, ...] | None:
+    """How many commands a disk has answered with an error, and how many it has not answered in time, since it came; None
+    where nobody counts them: only the kernel's SCSI layer does, to which USB disks belong."""
+    place = _place(device_number).resolve()
+    for device in (place / "device", place.parent / "device"):  # of a disk, or of a partition's disk
+        try:
+            return tuple((device / name).read_text("ascii").strip() for name in _FAILURES)
+        except OSError:
+            continue
+    return None

@@ -55,11 +55,16 @@ async def in_thread(work: Callable[[Pulse], T], *, what: str, stall_seconds: flo
         await _watch(future, pulse, what, stall_seconds)
     except (asyncio.CancelledError, DeadlineMissed):
         pulse.stopped = True
+        future.add_done_callback(_look_at)
         await asyncio.wait({future}, timeout=_STOP_SECONDS)
-        if future.done() and not future.cancelled():
-            future.exception()
         raise
     return future.result()
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """An error that nobody waits for any more, however late it comes: else asyncio complains of it in the journal."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _start(work: Callable[[Pulse], T], pulse: Pulse) -> asyncio.Future[T]:

@@ -279,7 +279,8 @@ def _unmount_error(partition: Partition, error: BusCallFailed) -> BackupError:
 
 def _users(partition: Partition) -> str:
     points = mount_points(partition.device_number)
-    seen = [name for point in points for name in holders(point.path)]
+    # within the service's walls one mount is listed twice
+    seen = dict.fromkeys(name for point in points for name in holders(point.path))
     if seen:
         return f" by {', '.join(seen)}"
     where = points[-1].path if points else partition.device_node
