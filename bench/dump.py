@@ -78,8 +78,9 @@ def _all_cases(folder: Path, assets: int, rounds: int) -> Iterator[tuple[str, di
         for case in CASES:
             found.setdefault(case, []).append(_in_a_process(folder, case))
     for case, measured in found.items():
-        figures = {name: round(statistics.median(each[name] for each in measured), 2) for name in measured[0]}
-        figures["rows/s"] = round(figures["rows"] / figures["s"])
+        medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
+        figures = {name: round(value, 2) for name, value in medians.items()}
+        figures["rows/s"] = round(medians["rows"] / medians["s"])  # of a few rows the rounded seconds are none
         print(f"{case}: " + ", ".join(f"{name} {value:g}" for name, value in figures.items()), file=sys.stderr)
         yield case, figures
 
