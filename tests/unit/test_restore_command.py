@@ -126,7 +126,7 @@ def test_without_a_whole_dump_a_database_cannot_be_restored(
         dump.unlink()
     assert restore(disk) == 69
     assert not database.to.exists()
-    assert "--only files" in capsys.readouterr().err
+    assert "leave --database and --docker out" in capsys.readouterr().err
 
 
 # How far it is --------------------------------------------------------------------------------------------

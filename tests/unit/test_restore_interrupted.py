@@ -20,7 +20,7 @@ from immich_usb_backup.adapters.tree import Opener
 from immich_usb_backup.adapters.walk import walk
 from immich_usb_backup.model import BACKUP_FOLDER
 from immich_usb_backup.policy.restore import FOLDERS, ORIGINALS, STAGING
-from immich_usb_backup.restore import files, listing, restoring
+from immich_usb_backup.restore import files, listing, restoring, source
 from immich_usb_backup.restore.target import Target
 
 KILLED = """
@@ -266,6 +266,21 @@ def test_a_disk_that_is_gone_stops_it_with_a_name(
     assert len(contents(to)) == 4  # all that could be read
     assert_cut_off(media, to)
     assert_finished(disk, media, to)
+
+
+def test_a_disk_that_is_gone_before_a_folder_is_listed_is_called_so_too(
+    disk: Path, to: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = source.names  # type: ignore[attr-defined]
+
+    def names(at: int, folder: str, *, folders: bool) -> tuple[str, ...]:
+        if folder == "database":
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return real(at, folder, folders=folders)
+
+    monkeypatch.setattr(source, "names", names)
+    assert main(arguments(disk, to)) == 69
+    assert "The disk with the backup was unplugged" in capsys.readouterr().err
 
 
 def test_what_the_target_did_not_keep_is_not_put_in_place(

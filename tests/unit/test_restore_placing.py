@@ -174,6 +174,7 @@ def test_only_the_files_stay_where_immich_had_them_last(library: Library, capsys
     said = capsys.readouterr().out
     assert "Immich had moved 1 photo after the dump was made" in said
     assert gone not in said
+    assert "Restore the database before" not in said
     assert library.restore() == 1
     assert {NEW, path} <= library.files().keys()
 
@@ -184,7 +185,7 @@ def test_what_is_there_is_not_replaced(library: Library, capsys: pytest.CaptureF
     (library.to / path).write_text("mine")
     assert library.restore() == 1
     assert library.files()[path] == b"mine"
-    assert "there already with another content" in capsys.readouterr().out
+    assert f"there already with another content (--overwrite replaces it)\n        {path}\n" in capsys.readouterr().out
 
 
 def test_a_file_that_the_manifest_does_not_have_is_in_its_place(
@@ -238,6 +239,8 @@ def test_a_dump_that_cannot_be_understood_stops_no_files(library: Library, capsy
         f"upload/{IMMICH_MARK}",
         f"upload/{STAGING}/1",
         "upload",
+        "upload/a\\000b.jpg",
+        f"upload/{'x' * 300}/{'y' * 5000}.jpg",
         "backups/x",
     ],
 )

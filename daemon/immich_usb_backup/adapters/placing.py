@@ -67,7 +67,7 @@ class Placing:
             yield item
         for goal, _, photo in rows:
             if goal.startswith(part + b"/"):
-                yield item._replace(goal=goal, moved=bool(photo))
+                yield item._replace(goal=goal, shown=goal, moved=bool(photo))
 
     def goals(self, source: bytes) -> tuple[bytes, ...]:
         """Where else a file goes."""

@@ -235,7 +235,8 @@ def _check(source: Source, chosen: dumps.Chosen, arguments: argparse.Namespace) 
         return None
     if not chosen.name:
         raise NoBackupHere(
-            "There is no database dump on the disk that is whole", hint="Leave the database out: --only files"
+            "There is no database dump on the disk that is whole",
+            hint="To restore the files alone, leave --database and --docker out",
         )
     plan = check_target(source.folder / dumps.FOLDER / chosen.name, target)
     _say("Database:", *(f"    {line}" for line in plan.lines))

@@ -11,6 +11,8 @@ CANDIDATES_AT_MOST = 16
 """So many files with the same content are looked at for one photo; two users who have the same photo are two."""
 
 _OURS = {b"", b".", b"..", IMMICH_MARK.encode(), STAGING.encode()}
+_LONGEST_PATH = 4000
+_LONGEST_NAME = 255
 _SIDECAR = b".xmp"
 _EXTRA = b"extra"
 
@@ -52,9 +54,12 @@ def sidecar(moved: Move) -> Move:
 
 
 def placeable(path: bytes) -> bool:
-    """Whether a dump's path may be written to: below Immich's folders of originals, and no name of our own or Immich's mark."""
+    """Whether a dump's path may be written to: below Immich's folders of originals, not too long, and no name of our
+    own or Immich's mark."""
     top, *below = path.split(b"/")
-    return top.decode("utf-8", "replace") in ORIGINALS and bool(below) and not _OURS.intersection(below)
+    if top.decode("utf-8", "replace") not in ORIGINALS or not below or b"\0" in path or len(path) > _LONGEST_PATH:
+        return False
+    return not _OURS.intersection(below) and all(len(name) <= _LONGEST_NAME for name in below)
 
 
 def _origin(path: bytes) -> bytes:

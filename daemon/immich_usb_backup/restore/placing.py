@@ -19,7 +19,7 @@ from immich_usb_backup.adapters.walk import walk
 from immich_usb_backup.errors import SourceUnreadable, StateDamaged
 from immich_usb_backup.policy.assets import Asset
 from immich_usb_backup.policy.manifest import SourceFile
-from immich_usb_backup.policy.placing import CANDIDATES_AT_MOST, Candidate, Move, move, sidecar
+from immich_usb_backup.policy.placing import CANDIDATES_AT_MOST, Candidate, Move, move, placeable, sidecar
 from immich_usb_backup.policy.restore import ORIGINALS
 from immich_usb_backup.restore.dumps import FOLDER, Chosen
 from immich_usb_backup.restore.source import Source
@@ -147,5 +147,6 @@ class _Looking:
     def _put(self, moved: Move) -> None:
         self._placing.put(moved)
         beside = sidecar(moved)
-        if self._manifest.has(beside.source) and not self._manifest.has(beside.goal):
+        free = placeable(beside.goal) and not self._manifest.has(beside.goal)
+        if free and self._manifest.has(beside.source):
             self._placing.put(beside)
