@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,19 +26,9 @@ OLD, MIDDLE, NEW = schema.ERAS
 BY_ERA = [(OLD, "pg_dumpall"), (OLD, "pg_dump"), (MIDDLE, "pg_dump"), (MIDDLE, "pg_dumpall"), (NEW, "pg_dump")]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[postgres.Server]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.server() as running:
-        yield running
-
-
 @pytest.fixture
-def server(running: postgres.Server) -> Iterator[postgres.Server]:
-    """Without the databases and users of the test before."""
-    yield running
-    running.clean()
+def server(postgres_server: postgres.Server) -> postgres.Server:
+    return postgres_server
 
 
 def _quiet(line: str) -> None:

@@ -33,18 +33,9 @@ TEXT = samples.dump_text([])
 NEW = immich_schema.ERAS[-1]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[postgres.Server]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.server() as running:
-        yield running
-
-
 @pytest.fixture
-def server(running: postgres.Server) -> Iterator[postgres.Server]:
-    yield running
-    running.clean()
+def server(postgres_server: postgres.Server) -> postgres.Server:
+    return postgres_server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from immich_usb_backup.model import Outcome, Restorable
 from immich_usb_backup.policy.page import page
 from immich_usb_backup.policy.page_facts import PageFacts
+from tests.support.needs import cannot_run
 from tests.support.pages import VERDICT, everywhere, facts
 
 DEADLINE = 120.0
@@ -93,9 +93,7 @@ addEventListener("load", () => {{
 def chromium(tmp_path: Path) -> Chromium:
     """A browser with a profile of its own."""
     if shutil.which("chromium") is None:
-        if os.environ.get("IMMICH_USB_BACKUP_TESTS") == "all":
-            pytest.fail("not installed: apt-get install chromium")
-        pytest.skip("not installed: apt-get install chromium")
+        cannot_run("not installed: apt-get install chromium")
     return Chromium(tmp_path)
 
 

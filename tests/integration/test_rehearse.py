@@ -38,18 +38,9 @@ CREATE INDEX other_index ON public.smart_search USING hnsw (embedding public.vec
 """
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[postgres.Server]:
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.server() as running:
-        yield running
-
-
 @pytest.fixture
-def server(running: postgres.Server) -> Iterator[postgres.Server]:
-    yield running
-    running.clean()
+def server(postgres_server: postgres.Server) -> postgres.Server:
+    return postgres_server
 
 
 @pytest.fixture(autouse=True)
