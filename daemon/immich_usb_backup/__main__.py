@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from immich_usb_backup import __version__
+from immich_usb_backup.cli.version import ShowVersion
 from immich_usb_backup.errors import BackupError, ConfigError
 from immich_usb_backup.exit_codes import ExitCode
 
@@ -65,7 +65,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="Exit codes: 0 done; 1 a problem was found; 69 something needed is not there; 70 a bug; "
         "75 the disk, or any eligible disk, is not here; 78 the configuration has mistakes.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = _wanted(sys.argv[1:] if arguments is None else arguments)
     for name, text in COMMANDS.items():

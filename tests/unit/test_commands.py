@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,14 @@ def test_a_daemon_without_its_configuration_says_where_it_looked(
 ) -> None:
     assert main(["daemon", "--config", str(tmp_path / "none.toml")]) == 78
     assert "none.toml" in capsys.readouterr().err
+
+
+def test_the_check_of_a_disk_loads_little_as_each_plug_in_waits_for_it() -> None:
+    program = (
+        "import contextlib, sys\n"
+        "from immich_usb_backup.__main__ import main\n"
+        "with contextlib.suppress(SystemExit): main(['check-file-system', '--help'])\n"
+        "print(sorted({'asyncio', 'importlib.metadata', 'pydantic', 'sqlite3'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"

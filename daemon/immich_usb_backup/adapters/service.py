@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -54,10 +53,12 @@ class Service:
         """Tell systemd that we are alive, from the loop and only while ``healthy``; returns at once where it does not
         ask. A loop that hangs does not get here, and systemd starts the service again."""
         interval = watchdog_seconds()
+        from asyncio import sleep  # most of what the check of a disk would load, and it has no use for it
+
         while interval:
             if healthy():
                 self._notifier.notify("WATCHDOG=1")
-            await asyncio.sleep(interval / 2)
+            await sleep(interval / 2)
 
 
 def watchdog_seconds() -> float | None:
