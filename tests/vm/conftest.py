@@ -74,7 +74,7 @@ async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.Te
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def backup(server: Backup) -> Backup:
-    """The service, idle and without memories."""
-    await server.start_over()
+async def backup(server: Backup, request: pytest.FixtureRequest) -> Backup:
+    """The service, idle and without memories. It sends mail to tests with the mark ``mail``."""
+    await server.start_over(mail="mail" in request.keywords)
     return server

@@ -6,11 +6,14 @@ from email import message_from_string
 from email.policy import default
 from pathlib import Path
 
+import pytest
+
 from tests.vm.backup import MAILS, MEDIA, OUTCOMES, Backup, everything_else, marked_image, without_daemon
 from tests.vm.guest import Guest
 from tests.vm.image import exfat_image, ext4_image, image_hash, mounted_exfat
 
 
+@pytest.mark.mail
 async def test_a_marked_stick_is_backed_up_unmounted_and_told(backup: Backup, tmp_path: Path) -> None:
     owners = {"holiday.txt": b"mine", "Photos/old.jpg": bytes(range(256)) * 1000}
     image = marked_image(tmp_path / "blue.img", extra=owners)
@@ -247,6 +250,7 @@ async def test_the_service_can_harm_neither_the_library_nor_the_system(backup: B
     assert "reads library" in said
 
 
+@pytest.mark.mail
 async def test_the_notifier_has_the_network_and_can_read_nothing(backup: Backup) -> None:
     """Files that anybody may read show that it is the walls that hold, and not the files' modes."""
     state = "/var/lib/immich-usb-backup/state.db"
@@ -336,6 +340,7 @@ async def test_a_stick_is_switched_off_where_that_is_wanted(backup: Backup, tmp_
         await backup.guest.sh(f"mv /root/kept.toml {config}; systemctl reload-or-restart immich-usb-backup.service")
 
 
+@pytest.mark.mail
 async def test_hostile_labels_and_marker_names_harm_nobody(backup: Backup, tmp_path: Path) -> None:
     marker = b'name = "<b>Blue</b>\\r\\nBcc: evil@example.org"\n'
     image = exfat_image(tmp_path / "evil.img", label="$(reboot)", populate={"immich-server-backups.toml": marker})
