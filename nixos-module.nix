@@ -1,0 +1,342 @@
+# Immich on a USB disk that is plugged in. With services.immich on the same machine, this is enough:
+#
+#   imports = [ ./path/to/nixos-module.nix ];
+#   services.immich-usb-backup.enable = true;
+#
+# Units, rules and policies are the package's (systemd.packages and its like): one text for every distribution. What is set
+# here is what NixOS knows better: where Immich is, which user reads its database, where secrets are.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.immich-usb-backup;
+  format = pkgs.formats.toml { };
+  inherit (lib) types;
+
+  # Immich on this machine, where NixOS runs it (the option came with NixOS 24.11).
+  immich = config.services.immich;
+  hasImmich = options.services ? immich && immich.enable;
+  hasDatabase = hasImmich && immich.database.enable;
+  immichSettings = if hasImmich then immich.settings or null else null;
+
+  # What is not set is left out of the file: the program's own default holds, and there is one place that has it.
+  option =
+    type: description:
+    lib.mkOption {
+      type = types.nullOr type;
+      default = null;
+      inherit description;
+    };
+  section =
+    description: known:
+    lib.mkOption {
+      inherit description;
+      default = { };
+      type = types.submodule {
+        freeformType = types.attrsOf types.anything;
+        options = known;
+      };
+    };
+  withoutNull =
+    value:
+    if lib.isAttrs value then
+      lib.filterAttrs (_: one: one != null && one != { }) (lib.mapAttrs (_: withoutNull) value)
+    else
+      value;
+
+  path = types.strMatching "/.*";
+  percent = types.ints.between 0 100;
+  outcome = types.enum [
+    "ok"
+    "partial"
+    "failed"
+    "interrupted"
+  ];
+
+  written = format.generate "immich-usb-backup.toml" (withoutNull cfg.settings);
+  # A mistake stops the build, not the backup.
+  checked = pkgs.runCommand "immich-usb-backup.toml" { } ''
+    ${lib.getExe cfg.package} check-config --syntax-only ${written}
+    cp ${written} $out
+  '';
+
+  secret =
+    description:
+    lib.mkOption {
+      type = types.nullOr path;
+      default = null;
+      example = "/run/secrets/immich-usb-backup";
+      description = "${description} A path outside of the Nix store, which everybody may read; systemd hands it over as a credential, so root alone needs to be able to read it.";
+    };
+  secrets = [
+    "mailPasswordFile"
+    "immichApiKeyFile"
+    "databasePasswordFile"
+  ];
+  apiKey = if cfg.immichApiKeyFile != null then cfg.immichApiKeyFile else cfg.settings.database.api_key_file;
+  usesPgDump = cfg.settings.database.mode == "pg_dump";
+  postgresql = if hasDatabase then config.services.postgresql.package else pkgs.postgresql;
+  credential = name: file: lib.optionals (file != null) [ "${name}:${file}" ];
+  mayNotSee = map (folder: "-${folder}") (
+    lib.optional (cfg.settings.media_location != null) cfg.settings.media_location
+    ++ lib.attrValues cfg.settings.extra
+  );
+in
+{
+  options.services.immich-usb-backup = {
+    enable = lib.mkEnableOption "backups of Immich to USB disks that are plugged in";
+
+    package = lib.mkOption {
+      type = types.package;
+      default = pkgs.callPackage ./package.nix { };
+      defaultText = lib.literalExpression "pkgs.callPackage ./package.nix { }";
+      description = "The package to use.";
+    };
+
+    admins = lib.mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "alice" ];
+      description = "Users who may begin, stop and approve backups and eject disks without a password: members of the group `immich-usb-backup-admins`.";
+    };
+
+    mailPasswordFile = secret "File whose first line is the password for the SMTP server.";
+    immichApiKeyFile = secret "File whose first line is the API key of an administrator of Immich, for `settings.database.mode = \"immich-api\"`.";
+    databasePasswordFile = secret "File whose first line is the database's password, for `settings.database.mode = \"pg_dump\"` or `\"command\"`.";
+
+    settings = lib.mkOption {
+      default = { };
+      description = "What goes into `/etc/immich-usb-backup/config.toml`. It is checked when the system is built. An option that is null is left out, and the program's default holds. All options: `docs/reference/configuration.md`.";
+      type = types.submodule {
+        freeformType = types.attrsOf types.anything;
+        options = {
+          media_location = lib.mkOption {
+            type = types.nullOr path;
+            default = if hasImmich then toString immich.mediaLocation else null;
+            defaultText = lib.literalExpression "config.services.immich.mediaLocation";
+            description = "The folder that holds Immich's `upload`, `library`, `profile` and `backups`. Default: `services.immich.mediaLocation` where that service is enabled, else `/var/lib/immich`.";
+          };
+          config_files = lib.mkOption {
+            type = types.listOf path;
+            default = [
+              "/etc/nixos"
+            ]
+            ++ lib.optional (immichSettings != null) (
+              toString ((pkgs.formats.json { }).generate "immich-settings.json" immichSettings)
+            );
+            defaultText = lib.literalMD "`/etc/nixos`, and `services.immich.settings` as a file where they are set";
+            description = "Files and folders that are zipped to the disk: what you need to set Immich up again. Passwords in them can be read by whoever has the disk.";
+          };
+          keep_config_files = option types.ints.positive "How many zips of the configuration stay on the disk, the newest.";
+          keep_deleted_days = option types.ints.unsigned "How many days what left the backup is kept in `deleted/` on the disk.";
+          extra = lib.mkOption {
+            type = types.attrsOf path;
+            default = { };
+            example = { pictures = "/mnt/Pictures"; };
+            description = "Folders outside of the media location, such as Immich's external libraries, by names of your choice.";
+          };
+          exclude = lib.mkOption {
+            type = types.attrsOf (types.listOf types.str);
+            default = { };
+            example = { pictures = [ "*.tmp" ]; };
+            description = "Patterns, in rsync's syntax, of what is left out of `upload`, `library`, `profile` or the extra folder of that name.";
+          };
+          deletions = section "When deletions wait for somebody's approval." {
+            hold_percent = option percent "This share, in percent, of the files that the disk holds may leave without being asked about …";
+            hold_files = option types.ints.unsigned "… and this many files in any case.";
+          };
+          disk = lib.mkOption {
+            default = { };
+            description = "What holds for one disk only, by its name, label or UUID.";
+            type = types.attrsOf (
+              types.submodule {
+                freeformType = types.attrsOf types.anything;
+                options = {
+                  mode = option (types.enum [
+                    "quick"
+                    "verify"
+                    "full"
+                  ]) "How thorough the backup is that begins when this disk is plugged in.";
+                };
+              }
+            );
+          };
+          database = section "The database dump." {
+            dumps = option path "The folder with Immich's routine dumps. Default: `backups` in the media location.";
+            keep = option types.ints.positive "How many dumps stay on the disk, the newest.";
+            warn_after_hours = option types.ints.unsigned "A dump that is older makes a backup partial. 0: never.";
+            mode = lib.mkOption {
+              type = types.nullOr (
+                types.enum [
+                  "latest"
+                  "pg_dump"
+                  "immich-api"
+                  "command"
+                ]
+              );
+              default = if hasDatabase then "pg_dump" else null;
+              defaultText = lib.literalMD "`\"pg_dump\"` where `services.immich.database.enable` is set";
+              description = "`latest` takes Immich's newest good dump; with the others a fresh one is made first.";
+            };
+            fresh_minutes = option types.ints.positive "How long making a fresh dump may take.";
+            url = lib.mkOption {
+              type = types.nullOr types.str;
+              default =
+                if hasDatabase then
+                  "postgresql:///${immich.database.name}?host=${immich.database.host}"
+                else
+                  null;
+              defaultText = lib.literalMD "the socket and name of `services.immich.database`";
+              description = "For `pg_dump`: the database's address, without a password.";
+            };
+            password_file = option path "Not needed: use `services.immich-usb-backup.databasePasswordFile`.";
+            api_url = option types.str "For `immich-api`: Immich's address.";
+            api_key_file = option path "Not needed: use `services.immich-usb-backup.immichApiKeyFile`.";
+            command = option (types.listOf types.str) "For `command`: a program and its arguments; what it prints is the dump.";
+          };
+          disks = section "Which disks are looked at, and how they are left." {
+            transports = option (types.listOf (
+              types.enum [
+                "usb"
+                "mmc"
+                "loop"
+              ]
+            )) "On which buses disks are looked at. `mmc`: SD card readers that are no USB devices.";
+            automounter_grace_seconds = option (types.ints.between 0 60) "How long a desktop may have to mount a new disk before the service does.";
+            power_off = option types.bool "Switch the disk off after the unmount. This takes every disk in the same enclosure with it.";
+            check_file_system = option (types.enum [
+              "repair-own"
+              "check"
+              "never"
+            ]) "What is done about a disk that was not unmounted properly, before it is written to.";
+            walk_after_days = option types.ints.unsigned "How many days the manifest is believed before the disk is looked at from end to end again.";
+            reserve_megabytes = option types.ints.unsigned "Room, in 1,000,000 bytes, that the partition must have beyond the library.";
+          };
+          verification = section "What is read back from the disk." {
+            read_back = option types.bool "Read back what was copied, past the page cache, before success is said.";
+            minutes = option (types.either types.ints.unsigned (types.enum [ "unlimited" ])) "How long a backup reads files again in turn, once everything new is on the disk.";
+            again_after_days = option types.ints.unsigned "A file that was read back less long ago is not due.";
+          };
+          mail = section "Mail through an SMTP server. Without `host` no mail is sent." {
+            host = option types.str "The SMTP server.";
+            port = option types.port "Its port. Default by `security`: 587, 465 or 25.";
+            security = option (types.enum [
+              "starttls"
+              "tls"
+              "none"
+            ]) "`none` is allowed for this machine only.";
+            username = option types.str "The user's name at the server.";
+            password_file = option path "Not needed: use `services.immich-usb-backup.mailPasswordFile`.";
+            ca_file = option path "Certificates to trust, in PEM form, for a server with a certificate of your own.";
+            from = option types.str "The sender's address.";
+            to = option (types.listOf types.str) "The recipients' addresses.";
+            on = option (types.listOf outcome) "The outcomes that are mailed.";
+          };
+          desktop = section "Messages on the desktop." {
+            on = option (types.listOf outcome) "The outcomes that are shown.";
+            progress = option types.bool "Show that a backup has begun, and how far it is.";
+          };
+          logging = section "How much goes to the journal." {
+            level = option (types.enum [
+              "debug"
+              "info"
+              "warning"
+              "error"
+            ]) "From which priority on lines go to the journal.";
+          };
+        };
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = cfg.settings.media_location != null || !hasImmich;
+        message = "services.immich-usb-backup.settings.media_location is null: name the folder that holds Immich's upload, library and profile.";
+      }
+      {
+        assertion = cfg.settings.database.mode != "command" || cfg.settings.database.command != null;
+        message = "services.immich-usb-backup.settings.database.mode is \"command\": set services.immich-usb-backup.settings.database.command, or another mode.";
+      }
+      {
+        assertion = cfg.settings.database.mode != "immich-api" || apiKey != null;
+        message = "services.immich-usb-backup.settings.database.mode is \"immich-api\": set services.immich-usb-backup.immichApiKeyFile.";
+      }
+      {
+        assertion = (cfg.settings.mail.host == null) == (cfg.settings.mail.to == null);
+        message = "services.immich-usb-backup.settings.mail.host and services.immich-usb-backup.settings.mail.to go together: set both, or neither.";
+      }
+    ]
+    ++ map (name: {
+      assertion = cfg.${name} == null || !lib.hasPrefix builtins.storeDir cfg.${name};
+      message = "services.immich-usb-backup.${name} is in the Nix store, which everybody may read: name a file outside of it, as a text (\"/run/secrets/...\") and not as a path.";
+    }) secrets;
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc."immich-usb-backup/config.toml".source = checked;
+
+    boot.supportedFilesystems = [ "exfat" ];
+    services.udisks2.enable = true;
+    services.udev.packages = [ cfg.package ];
+    services.dbus.packages = [ cfg.package ];
+    security.polkit.enable = true;
+    security.polkit.extraConfig = builtins.readFile ./systemd/50-immich-usb-backup.rules;
+
+    users.users = lib.genAttrs [ "immich-usb-backup" "immich-usb-backup-notify" "immich-usb-backup-dump" ] (name: {
+      isSystemUser = true;
+      group = name;
+      description = "Immich USB backup";
+    });
+    users.groups = lib.genAttrs [ "immich-usb-backup" "immich-usb-backup-notify" "immich-usb-backup-dump" ] (_: { }) // {
+      immich-usb-backup-admins.members = cfg.admins;
+    };
+
+    systemd.tmpfiles.packages = [ cfg.package ];
+    systemd.packages = [ cfg.package ];
+
+    systemd.services.immich-usb-backup = {
+      wantedBy = [ "multi-user.target" ];
+      # A rebuild must not end a backup. Told to reload, the service begins anew with what is new when no backup runs.
+      reloadIfChanged = true;
+      reloadTriggers = [ checked cfg.package ];
+      serviceConfig = {
+        ExecReload = [
+          "" # the package's reads the configuration only
+          "${lib.getExe' pkgs.coreutils "kill"} -USR1 $MAINPID"
+        ];
+        InaccessiblePaths = map (file: "-${file}") (lib.filter (file: file != null) (map (name: cfg.${name}) secrets));
+      };
+    };
+
+    systemd.paths.immich-usb-backup-notifier.wantedBy = [ "multi-user.target" ];
+    systemd.services.immich-usb-backup-notifier = {
+      restartTriggers = [ checked ];
+      serviceConfig = {
+        LoadCredential = credential "smtp-password" cfg.mailPasswordFile;
+        InaccessiblePaths = mayNotSee;
+      };
+    };
+
+    # Where the socket lets only Immich's user into the database, that user makes the dump.
+    systemd.services.immich-usb-backup-dump = {
+      path = lib.optional usesPgDump postgresql;
+      serviceConfig = {
+        LoadCredential =
+          credential "immich-api-key" cfg.immichApiKeyFile ++ credential "database-password" cfg.databasePasswordFile;
+        InaccessiblePaths = mayNotSee;
+      }
+      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = immich.database.user; };
+    };
+
+    systemd.services."immich-usb-backup-check@".serviceConfig.InaccessiblePaths = mayNotSee;
+    systemd.services."immich-usb-backup-repair@".serviceConfig.InaccessiblePaths = mayNotSee;
+
+    systemd.user.services.immich-usb-backup-agent.wantedBy = [ "graphical-session.target" ];
+  };
+}
