@@ -20,7 +20,10 @@ python3Packages.buildPythonApplication {
   src = lib.fileset.toSource {
     root = ./.;
     fileset = lib.fileset.unions [
+      ./completions
       ./daemon
+      ./docs/reference
+      ./scripts/manual.py
       ./systemd
       ./udev-rules
       ./README.md
@@ -50,18 +53,13 @@ python3Packages.buildPythonApplication {
     }"
   ];
 
-  # The units name the program where an installation by hand has it. The polkit rule is not here: the module reads it.
+  # Units, rules, policies, manual pages, completions: one list for all ways to install. The polkit rule is not used from here:
+  # the module reads it.
   postInstall = ''
-    install -Dm444 -t $out/lib/systemd/system systemd/*.service systemd/*.path
-    rm $out/lib/systemd/system/immich-usb-backup-agent.service
-    install -Dm444 -t $out/lib/systemd/user systemd/immich-usb-backup-agent.service
-    install -Dm444 systemd/immich-usb-backup.tmpfiles.conf $out/lib/tmpfiles.d/immich-usb-backup.conf
-    install -Dm444 -t $out/share/dbus-1/system.d systemd/io.github.immich_usb_backup1.conf
-    install -Dm444 -t $out/lib/udev/rules.d udev-rules/*.rules
-    install -Dm444 -t $out/share/doc/immich-usb-backup systemd/*.example.toml
-    substituteInPlace $out/lib/systemd/*/*.service \
-      --replace-quiet /usr/local/bin/immich-usb-backup $out/bin/immich-usb-backup \
-      --replace-quiet ExecReload=kill ExecReload=${lib.getExe' coreutils "kill"}
+    $out/bin/immich-usb-backup install-system --stage $out --program $out/bin/immich-usb-backup
+    substituteInPlace $out/lib/systemd/system/immich-usb-backup.service \
+      --replace-fail ExecReload=kill ExecReload=${lib.getExe' coreutils "kill"}
+    rm -r $out/${python3Packages.python.sitePackages}/immich_usb_backup/system
   '';
 
   # The tests need real disks, buses and a virtual machine: ./scripts/test.

@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "tell whether a database dump is whole, and what is in it",
     "restore": "bring a library back from a disk, or from a copy of its backup folder",
     "rehearse": "restore a disk's database into a PostgreSQL that is thrown away, and look for the photos' files",
+    "install-system": "install, upgrade or remove what the program needs on this system: units, rules, users",
     "make-dump": "make a fresh database dump (a unit of its own runs this)",
     "check-file-system": "check an exFAT file system, and repair it (units of their own run this)",
 }

@@ -264,7 +264,9 @@ def test_systemd_takes_the_units_with_what_the_module_adds(settings: Mapping[str
 
 def _runnable(text: str) -> str:
     """With programs that exist here."""
-    return re.sub(r"/nix/store/\S*/bin/kill", "/bin/true", text.replace("/usr/local/bin/immich-usb-backup", "/bin/true"))
+    return re.sub(
+        r"/nix/store/\S*/bin/kill", "/bin/true", text.replace("/usr/local/bin/immich-usb-backup", "/bin/true")
+    )
 
 
 def test_the_rule_runs_no_program_by_a_path_that_nixos_refuses() -> None:
