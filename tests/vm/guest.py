@@ -193,7 +193,9 @@ class Guest:
         script = f'until answer=$({{ {condition}\n}} 2>&1); do sleep 0.2; done; echo "$answer"'
         done = await self.sh(script, check=False, timeout=timeout)
         if done.returncode:
-            raise self._error(f"not within {timeout:.0f} s: {condition}")
+            self._check_alive()
+            late = f"not within {timeout:.0f} s" if done.returncode == TIME_IS_UP else f"exit {done.returncode}"
+            raise self._error(f"{late}: {condition}")
         return done.stdout.strip()
 
     async def write(self, path: str, text: str, *, mode: str = "0644") -> None:
