@@ -14,9 +14,11 @@ from typing import Any
 from tests.support.samples import make_config_files, make_media_location
 from tests.vm.guest import Completed, Guest, GuestError
 from tests.vm.image import exfat_image, mounted_exfat
+from tests.vm.journal import Entry, Journal, place
 
 MEDIA = "/var/lib/immich"
 MAILS = "/root/mails"
+_CODE = "IMMICH_BACKUP_EVENT"
 OUTCOMES = ("run-ok", "run-partial", "run-failed", "run-interrupted")
 MARKER = {"immich-server-backups.txt": b'name = "Blue"\n'}
 
@@ -112,10 +114,10 @@ for name in json.loads(names):
 class Backup:
     """What the tests do with the server, and what they wait for."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, journal: Journal) -> None:
         self.guest = guest
-        self._cursor = ""
-        self._began = ""
+        self._journal = journal
+        self._place = self._began = 0
 
     async def set_up(self, folder: Path) -> None:
         """Put a library, configuration files and a mail server into place, and start the service."""
@@ -179,31 +181,26 @@ class Backup:
 
     async def from_now_on(self) -> None:
         """Wait only for what comes after this moment."""
-        shown = await self.guest.sh("journalctl -n 0 --show-cursor")
-        self._cursor = self._began = shown.stdout.rpartition("-- cursor: ")[2].strip()
+        self._place = self._began = await self._journal.now()
 
-    async def event(self, *codes: str, timeout: float = 120, **fields: str) -> Mapping[str, Any]:
+    async def event(self, *codes: str, timeout: float = 120, **fields: str) -> Entry:
         """The first journal entry with one of these codes; waiting goes on after it."""
-        one_of = "|".join(f'"IMMICH_BACKUP_EVENT":"{code}"' for code in codes)
-        greps = [one_of, *(f'"IMMICH_BACKUP_{name.upper()}":"{value}"' for name, value in fields.items())]
-        wanted = " | ".join(f"grep -E {shlex.quote(grep)}" for grep in greps)
-        # Filtered here: journalctl 252 skips the first match after a cursor that itself is none.
-        entries = f"journalctl -q --after-cursor={shlex.quote(self._cursor)} -o json --all"
+        wanted = {f"IMMICH_BACKUP_{name.upper()}": value for name, value in fields.items()}
+
+        def is_it(entry: Entry) -> bool:
+            return entry.get(_CODE) in codes and all(entry.get(name) == value for name, value in wanted.items())
+
         try:
-            line = await self.guest.until(f"{entries} | {wanted} | head -n 1 | grep .", timeout=timeout)
-        except Exception as error:
+            entry = await self._journal.first(self._place, is_it, timeout=timeout, what=f"{codes} {fields}")
+        except GuestError as error:
             error.add_note(await self.story())
             raise
-        entry: dict[str, Any] = json.loads(line)
-        self._cursor = entry["__CURSOR"]
+        self._place = place(entry["__CURSOR"])
         return entry
 
     async def order(self, *codes: str) -> list[str]:
         """Those of these codes that came since `from_now_on`, in the journal's order."""
-        entries = f"journalctl -q --after-cursor={shlex.quote(self._began)} -o json --all"
-        lines = (await self.guest.sh(f"{entries} | grep IMMICH_BACKUP_EVENT")).stdout.splitlines()
-        found = [str(json.loads(line).get("IMMICH_BACKUP_EVENT")) for line in lines]
-        return [code for code in found if code in codes]
+        return [entry[_CODE] for entry in self._journal.since(self._began) if entry.get(_CODE) in codes]
 
     async def outcome(self, timeout: float = 180) -> str:
         """How the next run ends."""
@@ -214,8 +211,7 @@ class Backup:
         """The next run's end, and its lines in the journal."""
         last = await self.event(*OUTCOMES, timeout=timeout)
         run = last["IMMICH_BACKUP_RUN"]
-        shown = await self.guest.sh(f"journalctl -q -o json --all IMMICH_BACKUP_RUN={run}")
-        events = tuple(json.loads(line) for line in shown.stdout.splitlines())
+        events = tuple(entry for entry in self._journal.since(0) if entry.get("IMMICH_BACKUP_RUN") == run)
         findings = tuple(str(last["IMMICH_BACKUP_FINDINGS"]).splitlines())
         return Ended(last["IMMICH_BACKUP_OUTCOME"], int(last["IMMICH_BACKUP_FILES"]), findings, events)
 

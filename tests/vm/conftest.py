@@ -17,6 +17,7 @@ from .backup import Backup, without_daemon
 from .guest import Guest
 from .image import guest_image
 from .installing import Installed, install
+from .journal import Journal
 
 RUNNING = pytest.StashKey[Guest]()
 
@@ -66,11 +67,12 @@ async def no_daemon(guest: Guest) -> AsyncIterator[None]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backup]:
     """The guest with Immich's files and our service running."""
-    backup = Backup(guest)
-    await backup.set_up(tmp_path_factory.mktemp("server"))
-    return backup
+    async with Journal(guest).followed() as journal:
+        backup = Backup(guest, journal)
+        await backup.set_up(tmp_path_factory.mktemp("server"))
+        yield backup
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -43,6 +43,7 @@ TIME_IS_UP = 124  # what timeout(1) and ssh(1) exit with
 SSH_FAILED = 255
 READY = "guest: ssh is up"
 TAIL = 3000
+LINE_BYTES = 16 * 2**20
 
 
 class GuestError(Exception):
@@ -197,6 +198,18 @@ class Guest:
             late = f"not within {timeout:.0f} s" if done.returncode == TIME_IS_UP else f"exit {done.returncode}"
             raise self._error(f"{late}: {condition}")
         return done.stdout.strip()
+
+    @asynccontextmanager
+    async def lines(self, command: str) -> AsyncIterator[AsyncIterator[str]]:
+        """What a command in the guest prints, line by line as it comes; at the end of the block it is ended."""
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(
+            *self._ssh("ssh", "root@guest", command), stdin=nothing, stdout=pipe, stderr=nothing, limit=LINE_BYTES
+        )
+        try:
+            yield _decoded(process.stdout)
+        finally:
+            await _end(process)
 
     async def write(self, path: str, text: str, *, mode: str = "0644") -> None:
         """Write a file in the guest; missing folders are made."""
@@ -390,6 +403,12 @@ async def _deleted(events: EventListener, device: str) -> None:
 
     while not ours(await events.get()):
         pass
+
+
+async def _decoded(stream: asyncio.StreamReader | None) -> AsyncIterator[str]:
+    assert stream is not None
+    async for line in stream:
+        yield line.decode(errors="replace")
 
 
 async def _end(process: asyncio.subprocess.Process | None) -> None:
