@@ -118,6 +118,7 @@ class Backup:
         self.guest = guest
         self._journal = journal
         self._place = self._began = 0
+        self._configured = ("", 0, False)
 
     async def set_up(self, folder: Path) -> None:
         """Put a library, configuration files and a mail server into place, and start the service."""
@@ -137,6 +138,7 @@ class Backup:
     async def configure(self, more: str = "", *, grace_seconds: int = 2, mail: bool = True) -> None:
         """Write the configuration, with further lines at its top; it holds from the next start or reload on. Mail
         costs each run some seconds of the guest's time."""
+        self._configured = (more, grace_seconds, mail)
         config = CONFIG.replace("MORE", more).replace("GRACE", str(grace_seconds)) + (_MAIL if mail else "")
         await self.guest.write("/etc/immich-usb-backup/config.toml", config, mode="0644")
 
@@ -164,6 +166,14 @@ class Backup:
         )
         await self.guest.sh(f"systemctl start {DAEMON}")
         await self.from_now_on()
+
+    async def ready(self, *, grace_seconds: int = 0, mail: bool = False) -> None:
+        """The service runs so configured and is idle, and the library is as it was; waiting begins here. What it remembers
+        are other sticks, unless it has to be started anew."""
+        if self._configured == ("", grace_seconds, mail):
+            await self.as_it_was()
+        else:
+            await self.start_over(grace_seconds=grace_seconds, mail=mail)
 
     async def as_it_was(self) -> None:
         """The library as it was, while the service goes on: for new sticks, of which it knows nothing; waiting begins here."""
@@ -261,7 +271,7 @@ class Backup:
         """Our command, run by a user without any rights."""
         return await self.guest.sh(f"runuser -u nobody -- {COMMAND} {shlex.join(arguments)}", check=False)
 
-    async def make_it_slow(self, megabytes: int = 48) -> None:
+    async def make_it_slow(self, megabytes: int = 24) -> None:
         """Many new photos, and so little room for unwritten data that copying goes at the stick's speed."""
         await self.guest.sh(
             f"sysctl -q vm.dirty_bytes=4194304; mkdir -p {MEDIA}/upload/big;"
