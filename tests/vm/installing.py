@@ -40,7 +40,7 @@ def installed_image() -> GuestImage:
         scratch = Path(folder)
         _export(scratch / "checkout")
         name = hashlib.sha256(base.folder.name.encode() + _digest(scratch / "checkout")).hexdigest()[:16]
-        made = cached_folder("installed", name, lambda new: asyncio.run(_make(copied(base, new), scratch)))
+        made = cached_folder("installed", name, lambda new: asyncio.run(_make(copied(base, new), scratch)), others=1)
     return GuestImage(made)
 
 
