@@ -7,8 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest_asyncio
-
 from tests.vm.backup import (
     COMMAND,
     MEDIA,
@@ -122,20 +120,6 @@ for top, folders, files in os.walk(sys.argv[1]):
             found[place] = hashlib.sha256(open(path, "rb").read()).hexdigest()
 print(json.dumps(found))
 """
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def started(server: Backup) -> Backup:
-    """The service without memories, and without what only costs time here."""
-    await server.start_over(grace_seconds=0, mail=False)
-    return server
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def backup(started: Backup) -> Backup:
-    """The service with the library as it was."""
-    await started.as_it_was()
-    return started
 
 
 async def _make_odd(backup: Backup) -> None:
