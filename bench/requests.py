@@ -33,6 +33,7 @@ from tests.vm.disk_requests import (
 from tests.vm.guest import Guest
 from tests.vm.image import guest_image
 from tests.vm.installing import install
+from tests.vm.journal import Journal
 
 PER_SECOND = 250
 STEPS = ("first copy", "no change", "1 % changed")
@@ -114,8 +115,9 @@ class Bench:
     async def run(self) -> Mapping[tuple[str, str], Figures]:
         """All steps of all tools, in turns: the library changes between the steps."""
         found: dict[tuple[str, str], Figures] = {}
-        async with Guest(await asyncio.to_thread(guest_image)) as guest:
-            backup = await self._set_up(guest)
+        image = await asyncio.to_thread(guest_image)
+        async with Guest(image) as guest, Journal(guest).followed() as journal:
+            backup = await self._set_up(guest, journal)
             for step in STEPS:
                 if step == "1 % changed":
                     await guest.sh(_CHANGE, timeout=600)
@@ -124,9 +126,9 @@ class Bench:
                     print(f"{step}, {tool}: {found[step, tool]}", file=sys.stderr)
         return found
 
-    async def _set_up(self, guest: Guest) -> Backup:
+    async def _set_up(self, guest: Guest, journal: Journal) -> Backup:
         await install(guest, self.folder)
-        backup = Backup(guest)
+        backup = Backup(guest, journal)
         await backup.set_up(self.folder)
         await guest.sh(f"systemctl stop {DAEMON}")
         await guest.write("/etc/immich-usb-backup/config.toml", CONFIG)

@@ -26,8 +26,11 @@ def main() -> int:
     """Run the demo that was asked for."""
     parser = argparse.ArgumentParser(prog="./scripts/demo")
     parser.add_argument("--vm", action="store_true", help="with a USB stick in a QEMU guest")
+    parser.add_argument("--enrolled", action="store_true", help="with a disk that is enrolled first; not with --vm")
     parser.add_argument("--library", type=Path, help="a media location of your own")
     arguments = parser.parse_args()
+    if arguments.vm and arguments.enrolled:
+        parser.error("--enrolled goes without --vm")
     if arguments.library is not None:
         arguments.library = Path(os.environ.get("CALLER_FOLDER", ".")) / arguments.library
     if arguments.library is not None and not (arguments.library / "upload").is_dir():
@@ -36,27 +39,27 @@ def main() -> int:
         from scripts.demo_vm import in_a_guest
 
         return asyncio.run(in_a_guest(arguments.library))
-    return on_this_machine(arguments.library)
+    return on_this_machine(arguments.library, enrolled=arguments.enrolled)
 
 
-def on_this_machine(library: Path | None) -> int:
-    """Plug a loop disk in and watch the daemon. Returns the exit code."""
+def on_this_machine(library: Path | None, *, enrolled: bool) -> int:
+    """Plug a loop disk in and watch the daemon; with ``enrolled`` the disk has no marker, and gets it by ``enroll``. Returns
+    the exit code."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="immich-usb-backup-demo-")))
         title("Preparing")
         library = library or sample(folder)
-        config = write_config(folder, library)
+        config = write_config(folder, library, enrolled=enrolled)
         bus = stack.enter_context(host.system_bus())
         stack.enter_context(host.udev())
         stack.enter_context(host.udisks(bus))
         if others := other_disks():
             say(f"Other exFAT loop disks are here, and the demo would back up to them too: {', '.join(others)}")
             return 75
-        disk = stack.enter_context(host.exfat_disk(disk_mib(library), "BLUE", populate=mark))
+        disk = stack.enter_context(host.exfat_disk(disk_mib(library), "BLUE", populate=fill if enrolled else mark))
         disk.detach()
-        say(
-            f"An exFAT disk with the marker immich-server-backups.txt, which calls it 'Blue': {size(disk.image.stat().st_size)}"
-        )
+        marked = "without a marker" if enrolled else "with the marker immich-server-backups.txt, which calls it 'Blue'"
+        say(f"An exFAT disk {marked}: {size(disk.image.stat().st_size)}")
         title("The daemon, and the disk is plugged in")
         code = watch_daemon(config, folder / "state", disk, bus)
         if not disk.attached:
@@ -88,10 +91,23 @@ def watch_daemon(config: Path, state: Path, disk: host.Disk, bus: host.Bus) -> i
                 print(f"  {line}", end="", flush=True)
                 if "Waiting for disks" in line:
                     disk.attach()
+                elif "has no marker" in line:
+                    enroll(disk, environment)
         finally:
             if daemon.poll() is None:
                 daemon.terminate()
     return daemon.returncode
+
+
+def enroll(disk: host.Disk, environment: dict[str, str]) -> None:
+    """What an administrator does on the server; then the disk is plugged in again."""
+    say(f"# immich-usb-backup enroll {disk.device} --name Blue")
+    command = [sys.executable, "-m", "immich_usb_backup", "enroll", str(disk.device), "--name", "Blue"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    for line in done.stdout.splitlines():
+        say(f"  {line}")
+    disk.detach()
+    disk.attach()
 
 
 def sample(folder: Path) -> Path:
@@ -103,12 +119,14 @@ def sample(folder: Path) -> Path:
     return found.path
 
 
-def write_config(folder: Path, library: Path) -> Path:
+def write_config(folder: Path, library: Path, *, enrolled: bool) -> Path:
     """The daemon's configuration for the demo."""
     samples.make_config_files(folder / "compose")
     config = folder / "config.toml"
     text = f'media_location = "{library.resolve()}"\nconfig_files = ["{folder / "compose"}"]\n\n[disks]\n'
-    config.write_text(text + 'transports = ["loop"]  # a file that plays the USB disk\n')
+    text += 'transports = ["loop"]  # a file that plays the USB disk\n'
+    text += 'trust = "enrolled"  # only disks that were enrolled here\n' if enrolled else ""
+    config.write_text(text)
     say("Its configuration:")
     for line in config.read_text().splitlines():
         say(f"    {line}")
@@ -124,6 +142,11 @@ def disk_mib(library: Path) -> int:
 def mark(root: Path) -> None:
     """What a user does once, on any computer."""
     (root / "immich-server-backups.txt").write_text(MARKER_TEXT)
+    fill(root)
+
+
+def fill(root: Path) -> None:
+    """What was on the disk already."""
     (root / "holiday plans.txt").write_text("This was on the disk before, and stays as it is.\n")
 
 

@@ -55,7 +55,12 @@ find_python() {
     return 1
 }
 
-# need_venv EXTRA : a Python environment in .venv with this project and its dependencies.
+# venv_stamp PYTHON EXTRA : a name for what is installed, by all that it depends on.
+venv_stamp() {
+    printf '%s %s %s' "$2" "$("$1" --version)" "$checkout" | cat - pyproject.toml | sha256sum | cut -c 1-16
+}
+
+# need_venv EXTRA : a Python environment in .venv with this project and its dependencies; the tests' has all.
 need_venv() {
     local python stamp
     if ! find_python >/dev/null && is_debian; then
@@ -66,8 +71,8 @@ need_venv() {
         complain "Python 3.11 or newer with venv is missing."
         exit 69
     }
-    stamp=$(printf '%s %s %s' "$1" "$("$python" --version)" "$checkout" | cat - pyproject.toml | sha256sum | cut -c 1-16)
-    [[ -e .venv/stamp-$stamp ]] && return
+    stamp=$(venv_stamp "$python" "$1")
+    [[ -e .venv/stamp-$stamp || -e .venv/stamp-$(venv_stamp "$python" '[test]') ]] && return
     echo "Setting up Python's packages in .venv"
     rm -rf .venv
     "$python" -m venv .venv

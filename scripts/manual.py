@@ -23,6 +23,8 @@ _ONLY_A_LINK = re.compile(r"(?:^|(?<=[.:)…]) )\[[^\]]*\]\([^)\s]+\)[.:]")
 _FILES = {
     "/etc/immich-usb-backup/config.toml": "The configuration.",
     "/etc/immich-usb-backup/smtp-password": "The password for mail; only root may read it.",
+    "/etc/immich-usb-backup/ping-url": "The address of a monitor; only root may read it.",
+    "/etc/immich-usb-backup/push-urls": "Addresses of phones and chats; only root may read it.",
     "/var/lib/immich-usb-backup": "History, lists of what lies on each disk, outbox.",
     "immich-server-backups/": "On the disk: the marker, and the only folder that is ever written to.",
 }
@@ -104,13 +106,17 @@ def _paragraph(text: str) -> Iterator[str]:
 
 
 def _table(rows: list[str]) -> Iterator[str]:
-    """Each row as a term and its explanation. Four columns are those of an option: its type and its default stand last."""
+    """Each row as a term and its explanation."""
     for row in rows[2:]:
         term, *cells = (cell.strip() for cell in row.strip().strip("|").split(" | "))
-        if len(cells) == 3:
-            kind, default, meaning = cells
-            cells = [f"{meaning} ({kind}; default: {default})"]
-        yield f".TP\n{_inline(term)}\n{_filled('. '.join(cells))}"
+        yield f".TP\n{_inline(term)}\n{_filled(_explained(*cells))}"
+
+
+def _explained(first: str, second: str = "", third: str = "") -> str:
+    """What stands in a row's other cells. Three of them are an option's type, default and meaning."""
+    if third:
+        return f"{third} ({first}; default: {second})"
+    return f"{first} ({second})" if second else first
 
 
 def _code(text: str) -> str:

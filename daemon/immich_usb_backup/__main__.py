@@ -17,19 +17,30 @@ COMMANDS = {
     "notifier": "deliver outcomes by mail (its own service runs this)",
     "agent": "show backups on this desktop (a user service runs this)",
     "check-config": "find all mistakes in the configuration",
+    "doctor": "look at the whole set-up, and say how to mend what is wrong",
+    "status": "show whether the photos are safe, which disks have them, and how far a backup is",
     "disks": "show what is plugged in and whether it would be backed up to",
     "history": "show the last runs",
+    "show": "show everything about one run",
+    "logs": "show the lines of one run in the journal",
     "plan": "show what a backup to a disk would do now, and change nothing",
     "backup": "back up to a disk that is plugged in, though it had its run",
+    "retry": "try again what a run did not bring to a disk",
+    "cancel": "end the backup that goes on",
+    "enroll": "make the marker on a disk that this server is to know, and nothing else",
     "verify": "read back what is on a disk, and copy again what went bad",
     "eject": "unmount a disk that is plugged in, and stop reading it back",
     "approve": "let the deletions go ahead that are held back for a disk",
     "adopt": "take over a disk that carries another server's backup",
+    "forget": "no longer expect a disk, and drop what is remembered of its runs",
     "check": "tell whether a database dump is whole, and what is in it",
     "restore": "bring a library back from a disk, or from a copy of its backup folder",
     "rehearse": "restore a disk's database into a PostgreSQL that is thrown away, and look for the photos' files",
     "install-system": "install, upgrade or remove what the program needs on this system: units, rules, users",
     "make-dump": "make a fresh database dump (a unit of its own runs this)",
+    "remind": "remind of disks that were not backed up to for too long (a timer runs this)",
+    "make-timers": "write a timer for each disk with a schedule (systemd's generator runs this)",
+    "completion": "print what a shell offers at the tab key (the shells' own files run this)",
     "check-file-system": "check an exFAT file system, and repair it (units of their own run this)",
 }
 
@@ -73,6 +84,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == wanted:  # the others' modules are not needed, and loading them costs memory in a daemon
             importlib.import_module(f"immich_usb_backup.cli.{name.replace('-', '_')}").add_arguments(command)
+    parser.set_defaults(commands=COMMANDS)
     return parser.parse_args(arguments)
 
 

@@ -18,6 +18,15 @@ OUTCOME_EVENTS = {
 }
 
 
+async def announce_begin(report: RunReport, ports: Ports) -> None:
+    """Hand on that a run has begun. A failure is said, and keeps nobody from backing up."""
+    try:
+        await ports.outbox.put_begun(report)
+    except (BackupError, OSError) as error:
+        hint = error.hint if isinstance(error, BackupError) else ""
+        ports.log.say(Event.BEGIN_UNTOLD, message=str(error), hint=hint)
+
+
 async def announce(report: RunReport, ports: Ports) -> None:
     """Write the outcome down, hand it on, say it: in this order, and a failure in one does not stop the next.
 

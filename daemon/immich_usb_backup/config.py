@@ -26,6 +26,7 @@ from pydantic import (
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.model import Mode, Outcome
 from immich_usb_backup.policy.exclude import Excludes
+from immich_usb_backup.policy.schedule import normalised
 
 DEFAULT_PATH = Path("/etc/immich-usb-backup/config.toml")
 _LONGEST_CONFIG = 1_000_000
@@ -85,6 +86,26 @@ def _web_address(text: str) -> str:
     return text
 
 
+def ping_address(text: str) -> str:
+    """The address of a monitor as it is. Raises ``ValueError``, which does not show it: there may be a secret in it."""
+    try:
+        parts = urlsplit(_one_line(text))
+        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or parts.scheme not in {"http", "https"} or parts.fragment or not text.isascii() or " " in text:
+        raise ValueError("must be an address such as https://hc-ping.com/ and what the monitor gave you")
+    if "@" in parts.netloc:
+        raise ValueError("must not have a user name or password before the name of the host")
+    return text
+
+
+def _textfile(path: Path) -> Path:
+    if path.suffix != ".prom":
+        raise ValueError("must end with .prom: the node exporter reads no other files")
+    return path
+
+
 def _minutes(value: object) -> object:
     return UNLIMITED_MINUTES if value == "unlimited" else value
 
@@ -94,14 +115,22 @@ def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def _schedule(text: str) -> str:
+    normalised(text)
+    return text
+
+
 AbsolutePath: TypeAlias = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Address: TypeAlias = Annotated[str, Field(min_length=3), AfterValidator(_address)]
 Line: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 DatabaseUrl: TypeAlias = Annotated[str, AfterValidator(_database_url)]
 WebAddress: TypeAlias = Annotated[str, AfterValidator(_web_address)]
+PingAddress: TypeAlias = Annotated[str, AfterValidator(ping_address)]
+Textfile: TypeAlias = Annotated[AbsolutePath, AfterValidator(_textfile)]
 OutcomeName: TypeAlias = Annotated[Outcome, Field(strict=False)]
 Minutes: TypeAlias = Annotated[int, Field(ge=0, le=UNLIMITED_MINUTES), BeforeValidator(_minutes)]
 Patterns: TypeAlias = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_patterns)]
+Schedule: TypeAlias = Annotated[str, AfterValidator(_schedule)]
 ExtraName: TypeAlias = Annotated[str, AfterValidator(_extra_name)]
 Transport: TypeAlias = Literal["usb", "mmc", "loop"]
 
@@ -148,6 +177,8 @@ class Disks(_Section):
 
     transports: Annotated[tuple[Transport, ...], Field(strict=False, min_length=1)] = ("usb",)
     """Buses: ``usb``, ``mmc`` (SD card readers), ``loop`` (for trials)."""
+    trust: Literal["marker", "enrolled"] = "marker"
+    """Which disks get the photos: every one with the marker, or those only that were enrolled on this server."""
     automounter_grace_seconds: int = Field(default=3, ge=0, le=60)
     """How long a desktop's automounter may have to mount a new disk before we do."""
     power_off: bool = False
@@ -158,6 +189,8 @@ class Disks(_Section):
     """How long the manifest is believed before the disk is walked from end to end again; 0 walks it every time."""
     reserve_megabytes: int = Field(default=2000, ge=0)
     """Room that the partition must offer beyond the library, in 1,000,000 bytes."""
+    on_battery: Literal["wait", "run", "skip"] = "wait"
+    """What a plug-in leads to while the server runs on battery: a backup when mains is back, one now, or none."""
 
 
 class Disk(_Section):
@@ -165,6 +198,19 @@ class Disk(_Section):
 
     mode: Annotated[Mode, Field(strict=False)] = Mode.QUICK
     """How a plug-in finds out what is to be copied: ``quick``, ``verify`` or ``full``."""
+    due_days: int | None = Field(default=None, ge=0, le=3650)
+    """Days after the last good backup until this disk is late; 0: never. Default: ``freshness.due_days``."""
+    schedule: Schedule = ""
+    """When a disk that stays plugged in is backed up to, in systemd's calendar syntax; empty: only when it is plugged in."""
+
+
+class Freshness(_Section):
+    """How long a backup is fresh, and whether somebody is reminded of one that is not."""
+
+    due_days: int = Field(default=30, ge=0, le=3650)
+    """Days after its last good backup until a disk is late; 0: never."""
+    remind: bool = True
+    """Remind of it: in the journal, on desktops and by mail."""
 
 
 class Deletions(_Section):
@@ -219,6 +265,38 @@ class Mail(_Section):
         return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
 
 
+class Ping(_Section):
+    """A monitor that is told when a backup begins and how it ends, by the notifier. An empty section takes the address from
+    a file; without the section nothing is told."""
+
+    url: PingAddress | None = None
+    """Address as of Healthchecks. One with a secret in it is better kept in ``url_file``."""
+    url_file: AbsolutePath | None = None
+    """First line is the address. Default: the systemd credential ``ping-url``."""
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if self.url is not None and self.url_file is not None:
+            raise ValueError("there is a url and a url_file: one of them is enough")
+        return self
+
+
+class Metrics(_Section):
+    """Figures for Prometheus, written by the daemon."""
+
+    textfile: Textfile | None = None
+    """A file for the node exporter's textfile collector; without it none is written."""
+
+
+class Push(_Section):
+    """Messages to phones and chats through Apprise, sent by the notifier. Without the section none is sent."""
+
+    urls_file: AbsolutePath | None = None
+    """One Apprise URL in each line. Default: the systemd credential ``push-urls``."""
+    on: Annotated[tuple[OutcomeName, ...], Field(strict=False)] = _ALL_OUTCOMES
+    """Outcomes that are pushed."""
+
+
 class Desktop(_Section):
     """What the agents in users' sessions show."""
 
@@ -226,6 +304,8 @@ class Desktop(_Section):
     """Outcomes that are shown."""
     progress: bool = True
     """Show that a backup has begun and how far it is."""
+    group: Line = "immich-usb-backup-admins"
+    """Its members are shown everything always; everybody else only while they are the ones at the screen."""
 
 
 class Logging(_Section):
@@ -251,10 +331,14 @@ class Config(_Section):
     """Patterns, in rsync's syntax, of what is left out, by folder: ``upload``, ``library``, ``profile`` or an extra's name."""
     deletions: Deletions = Deletions()
     disk: Mapping[str, Disk] = Field(default_factory=dict)
+    freshness: Freshness = Freshness()
     database: Database = Database()
     disks: Disks = Disks()
     verification: Verification = Verification()
     mail: Mail | None = None
+    ping: Ping | None = None
+    push: Push | None = None
+    metrics: Metrics = Metrics()
     desktop: Desktop = Desktop()
     logging: Logging = Logging()
 
@@ -276,6 +360,16 @@ class Config(_Section):
     def mode_of(self, *names: str) -> Mode:
         """The mode of a disk that goes by these names (its name, label, UUID); the first that is configured holds."""
         return next((self.disk[name].mode for name in names if name in self.disk), Mode.QUICK)
+
+    def due_days_of(self, *names: str) -> int:
+        """After how many days a disk that goes by these names is late; 0: never."""
+        own = (self.disk[name].due_days for name in names if name in self.disk)
+        return next((days for days in own if days is not None), self.freshness.due_days)
+
+    def schedule_of(self, *names: str) -> str:
+        """The schedule of a disk that goes by these names, as systemd takes it; empty: it has none."""
+        schedules = (normalised(self.disk[name].schedule) for name in names if name in self.disk)
+        return next(filter(None, schedules), "")
 
     @property
     def dumps(self) -> Path:
@@ -333,7 +427,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
         .replace("valid dictionary", "table")
     )
     text = re.sub(r" or instance of \w+", "", text)
-    got = "" if isinstance(detail["input"], dict) or "password" in text else f" (it is {_shown(detail['input'])})"
+    secret = "password" in text or path == "ping.url"
+    got = "" if isinstance(detail["input"], dict) or secret else f" (it is {_shown(detail['input'])})"
     return f"{path or 'the file'}: {text}{got}"
 
 
@@ -355,10 +450,14 @@ def _did_you_mean(location: tuple[Any, ...]) -> str:
 
 _SECTIONS: dict[str, type[_Section]] = {
     "deletions": Deletions,
+    "freshness": Freshness,
     "database": Database,
     "disks": Disks,
     "verification": Verification,
     "mail": Mail,
+    "ping": Ping,
+    "push": Push,
+    "metrics": Metrics,
     "desktop": Desktop,
     "logging": Logging,
 }

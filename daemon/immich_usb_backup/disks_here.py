@@ -43,6 +43,10 @@ class DisksHere:
         while len(self._seen) > _KEPT:
             self._seen.popitem(last=False)
 
+    def uuids(self) -> frozenset[str]:
+        """Those of the file systems that are here."""
+        return frozenset(seen.uuid for seen in self._seen.values() if seen.plug_in in self)
+
     def forget(self, plug_in: PlugIn) -> None:
         """It was unplugged."""
         self._seen.pop(plug_in, None)
@@ -64,27 +68,45 @@ class DisksHere:
         except Refused as refusal:
             if refusal.why is not Refusal.NO_SUCH_DISK:
                 raise
-            before = choose(wanted, remembered(await self._ports.history.runs(_RUNS_SEARCHED)))
+            before = choose(wanted, await self._remembered())
             if before is None:
                 raise
             return before
 
+    async def _remembered(self) -> tuple[Candidate, ...]:
+        """Disks that were backed up to, and those that were only enrolled."""
+        runs = remembered(await self._ports.history.runs(_RUNS_SEARCHED))
+        known = {candidate.uuid.upper() for candidate in runs}
+        enrolled = [one for one in await self._ports.enrolments.all() if one.uuid.upper() not in known]
+        return (*runs, *(Candidate(name=one.name, uuid=one.uuid, label="") for one in enrolled))
+
+    def shown(self, known: Collection[str]) -> list[PartitionSeen]:
+        """What is here and may be backed up to, or has one of these UUIDs."""
+        here = [seen for seen in self._seen.values() if seen.plug_in in self]
+        return [seen for seen in here if seen.uuid in known or not self.reasons(seen)]
+
     def _eligible(self) -> list[PartitionSeen]:
-        return [seen for seen in self._seen.values() if seen.plug_in in self and not self._reasons(seen)]
+        return [seen for seen in self._seen.values() if seen.plug_in in self and not self.reasons(seen)]
 
     def _why_not(self, wanted: str) -> Refused | None:
         """The refusal for something that is here and may not be backed up to."""
         for seen in self._seen.values():
             if seen.plug_in in self and choose(wanted, (plugged_in(seen, None),)):
-                return not_eligible(wanted, self._reasons(seen))
+                return not_eligible(wanted, self.reasons(seen))
         return None
 
-    def _reasons(self, seen: PartitionSeen) -> tuple[str, ...]:
+    def reasons(self, seen: PartitionSeen) -> tuple[str, ...]:
+        """Why it may not be backed up to; none: it may."""
         return judge_seen(seen, transports=self._transports()).reasons
+
+    async def name_of(self, seen: PartitionSeen) -> str:
+        """What a disk that is here is called."""
+        return plugged_in(seen, await self._name_of(seen)).name
 
     async def _name_of(self, seen: PartitionSeen) -> str | None:
         try:
-            return await self._ports.history.disk_name(seen.uuid)
+            enrolled = {one.uuid.upper(): one.name for one in await self._ports.enrolments.all()}
+            return enrolled.get(seen.uuid.upper()) or await self._ports.history.disk_name(seen.uuid)
         except BackupError as error:
             self._ports.log.say(Event.FATAL, message=error.message, hint=error.hint)
             return None

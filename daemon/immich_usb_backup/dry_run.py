@@ -21,18 +21,20 @@ from immich_usb_backup.stages.inventory import take_stock
 from immich_usb_backup.stages.planning import decide
 from immich_usb_backup.stages.room import judge
 from immich_usb_backup.stages.state import open_disk
+from immich_usb_backup.trust_look import demand_trust
 
 
 async def dry_run(seen: PartitionSeen, *, config: Config, ports: Ports, mode: Mode | None, stop: Stop) -> PlanReport:
     """Look at the disk and at the server, and report what would be done. Nothing is written to the disk.
 
-    Raises ``BackupError``: ``MarkerUnusable`` for a disk without a marker, ``ForeignBackup``, ``DiskGone`` ...
+    Raises ``BackupError``: ``MarkerUnusable`` for a disk without a marker, ``DiskNotTrusted``, ``ForeignBackup``, ``DiskGone`` ...
     """
     try:
         partition = await ports.disks.find(seen)
         looked = await look_for_marker(partition, grace_seconds=config.disks.automounter_grace_seconds, ports=ports)
         if looked.marker is None:
             raise MarkerUnusable(f"{seen.device_node} has no marker immich-server-backups")
+        await demand_trust(seen, looked, trust=config.disks.trust, ports=ports)
         disk = identify(seen, looked.partition, looked.marker.name)
         run = RunContext(
             run_id="plan",

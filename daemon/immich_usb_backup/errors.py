@@ -234,6 +234,19 @@ class ForeignBackup(BackupError):
     default_hint = "If this server is to use the disk from now on, run: sudo immich-usb-backup adopt DISK"
 
 
+class DiskNotTrusted(BackupError):
+    """The disk carries the marker and was not enrolled on this server, where that is asked for."""
+
+    code = "disk-not-trusted"
+    default_hint = "If it is your disk, run: sudo immich-usb-backup enroll DEVICE --name NAME"
+
+
+class EnrolmentRefused(BackupError):
+    """The disk is not one that can be enrolled. Nothing was written to it."""
+
+    code = "enrolment-refused"
+
+
 class FileSystemDamaged(BackupError):
     """The disk's file system has errors that were not repaired."""
 

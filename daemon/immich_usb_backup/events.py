@@ -47,6 +47,15 @@ class Event(Enum):
     DISK_UNREADABLE = Kind(
         "0f5ca4224d58477eb8de154ee8732159", _WARN, "Could not look for the marker on {device} {label:quote}: {message}"
     )
+    DISK_NOT_TRUSTED = Kind("c7b26b93fe3e4f4fb55493d552dda458", _WARN, "{message} {hint}")
+    DISK_ENROLLED = Kind(
+        "60184638d80347eead93230d4a0ac6d1", _INFO, "{disk:quote} ({device}) is enrolled on this server, and unmounted"
+    )
+    ENROLMENT_CUT_OFF = Kind(
+        "6b734171fa5a48c5a7f6cf9e8894d879",
+        _WARN,
+        "The service ended while {disk:quote} was being enrolled; cleaned up after it",
+    )
     DISK_REMOVED = Kind("267cb7446a154646ba6c5c91e99023ba", _INFO, "{disk:quote} was unplugged")
     RUN_STARTED = Kind(
         "1fe6fc52630d4657a23ba96fe7e75221",
@@ -70,14 +79,19 @@ class Event(Enum):
     )
     NO_INHIBITOR = Kind("1ee793e41b3a4eb891a09781596a7eaa", _DEBUG, "Cannot hold off {what} during the run: {message}")
     POWERED_OFF = Kind("eee742871d03488eae990092b5ac0505", _DEBUG, "{disk:quote} is powered off")
-    DELIVERED = Kind("0be84ec7dea74155b80bad0eee3aee96", _INFO, "Told {channel} about the run on {disk:quote}")
+    DELIVERED = Kind("0be84ec7dea74155b80bad0eee3aee96", _INFO, "Told {channel} about {what}")
     DELIVERY_FAILED = Kind(
         "f107ffd6e6e94ecbbc8a43ed3affc9ad",
         _WARN,
         "Could not tell {channel}: {message} Next try in {seconds:duration}. {hint}",
     )
     DELIVERY_GIVEN_UP = Kind(
-        "1e704c8b51794dc1af7178a5c9824256", _ERROR, "Gave up telling {channel} about run {about}: {message} {hint}"
+        "1e704c8b51794dc1af7178a5c9824256", _ERROR, "Gave up telling {channel} about {what}: {message} {hint}"
+    )
+    HELD_BACK = Kind(
+        "e8c5dabe4fa54d05944f087ce6c26224",
+        _INFO,
+        "{channel} knows the like already, and is not told about {what}; how often it was is told next time",
     )
     OUTBOX_UNREADABLE = Kind(
         "b4f91433a5d94108bef341b15f1eb4be", _ERROR, "{file:quote} in the outbox cannot be read: {message}"
@@ -87,15 +101,40 @@ class Event(Enum):
         _ERROR,
         "The outcome is in the history, but could not be handed on: {message} {hint}",
     )
+    BEGIN_UNTOLD = Kind(
+        "f2631469cab94993a590ea0f8792ce16", _WARN, "The beginning of the run could not be handed on: {message} {hint}"
+    )
+    METRICS_FAILED = Kind(
+        "701930c9babf4433828c38024ae6aff9", _WARN, "The figures for Prometheus could not be written: {message} {hint}"
+    )
     WATCHER_FAILED = Kind("7f0d1c6a3b5e4c0f9a52d86be1470c3d", _WARN, "{watcher} could not be told: {message}")
     NO_BUS_NAME = Kind(
         "b3a1f6f2f4f94c9d8a3a55a0b8d0f5c4",
         _WARN,
         "Desktops will not be told: D-Bus does not let this user own the service's name ({message})",
     )
+    REMINDED = Kind("cc811b618669496a8ebf5d2747a07f58", _WARN, "{message} {hint}")
+    WAITS_FOR_MAINS = Kind("8963701e29d7450a830d05248d859011", _WARN, "{message} {hint}")
+    SKIPPED_ON_BATTERY = Kind("b71b7bd092ef419498a9d7ada478e4b5", _WARN, "{message} {hint}")
+    MAINS_BACK = Kind("a2f288633b3b4b87a9fe1bbae0e0c8ba", _INFO, "Mains power is back: {disk:quote} waits no longer")
+    LEFT_BEFORE_MAINS = Kind(
+        "17156667e43243759c09ab21d464a3ea",
+        _WARN,
+        "{disk:quote} was unplugged while it waited for mains power: no backup was made",
+    )
+    CANCELLED_BEFORE_MAINS = Kind(
+        "03cb7b24e25a4098a4a0e98251011d6f",
+        _INFO,
+        "{disk:quote} waits for mains power no longer: the backup was cancelled",
+    )
     FATAL = Kind("0e9ff4171b724ff4902042e887fd6b61", _ERROR, "{message} {hint}")
     BUG = Kind("f779b05ec7004e55bfe0d9998909a076", _ERROR, "A bug in immich-usb-backup: {message}")
     AGENT_READY = Kind("16424d924412440f8075909e638bb23d", _INFO, "Showing backups on this desktop")
+    SHOWN_FORGOTTEN = Kind(
+        "e97492cd608145f9a92055fee28a880a",
+        _WARN,
+        "What was shown on this desktop cannot be remembered, and may be shown again: {file:quote}: {message}",
+    )
 
     @property
     def kind(self) -> Kind:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Documented in docs/reference/commands.md; scripts rely on them. argparse ends with 2 for wrong usage."""
+    """Documented in docs/reference/exit-codes.md; scripts rely on them. argparse ends with 2 for wrong usage."""
 
     OK = 0
     PROBLEM = 1

@@ -16,10 +16,12 @@ from immich_usb_backup.policy.outcome import finding_of
 from immich_usb_backup.policy.report import first_report, identify
 from immich_usb_backup.policy.text import utc_stamp
 from immich_usb_backup.ports import Ports
+from immich_usb_backup.trust_look import only_trusted
 
 
 async def first_look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Looked | None:
-    """The disk with its marker; None where there is no marker, or the disk could not be looked at, which is told here."""
+    """The disk with its marker; None where there is no marker, where it is not enrolled and must be, or where the disk could
+    not be looked at: what there is to tell of that is told here."""
     try:
         partition = await ports.disks.find(seen)
         verdict = judge_partition(seen, partition, transports=config.disks.transports)
@@ -36,7 +38,11 @@ async def first_look(seen: PartitionSeen, *, config: Config, ports: Ports) -> Lo
     if looked.marker is None:
         ports.log.say(Event.DISK_UNMARKED, device=seen.device_node, label=seen.label)
         return None
-    return looked
+    try:
+        return await only_trusted(seen, looked, trust=config.disks.trust, ports=ports)
+    except BackupError as error:
+        await _unreadable(seen, error, ports)
+        return None
 
 
 async def _unreadable(seen: PartitionSeen, error: BackupError, ports: Ports) -> None:

@@ -6,20 +6,21 @@ import asyncio
 from dataclasses import dataclass
 
 from immich_usb_backup.errors import BackupError
-from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, PlugIn, Rereading
+from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, PlugIn, Rereading, Trigger
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """One thing to do with one disk: a plan where there is somebody to ``answer``, else a backup.
 
-    ``mode`` None: as it is configured. ``rereading``: what is read again of what was on the disk before.
+    ``mode`` None: as it is configured. ``rereading``: what is read again of what was on the disk before. ``trigger``: why.
     """
 
     seen: PartitionSeen
     mode: Mode | None = None
     answer: asyncio.Future[PlanReport] | None = None
     rereading: Rereading = Rereading.TURN
+    trigger: Trigger = Trigger.PLUG_IN
 
     @property
     def is_backup(self) -> bool:
@@ -30,6 +31,14 @@ class Job:
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.answer is not None and self.answer.done()
+
+    def become(self, later: Job) -> None:
+        """What was asked for last counts, where it asks for more."""
+        self.mode = later.mode or self.mode
+        if later.rereading in {Rereading.DUE, Rereading.ALL} or self.rereading is Rereading.NONE:
+            self.rereading = later.rereading
+        if later.trigger is not Trigger.PLUG_IN:
+            self.trigger = later.trigger
 
     def succeed(self, report: PlanReport) -> None:
         """Answer who waits."""
@@ -58,8 +67,7 @@ class JobQueue:
         if waiting is None:
             self._jobs.append(job)
         else:
-            waiting.mode = job.mode or waiting.mode
-            waiting.rereading = waiting.rereading if job.rereading is Rereading.TURN else job.rereading
+            waiting.become(job)
         self._filled.set()
 
     async def filled(self) -> None:
@@ -91,6 +99,10 @@ class JobQueue:
         self._jobs = [job for job in self._jobs if job.seen.plug_in != plug_in]
         for job in gone:
             job.fail(why)
+
+    def waits_for(self, plug_in: PlugIn) -> bool:
+        """Whether anything waits for this plug-in's disk."""
+        return any(job.seen.plug_in == plug_in for job in self._jobs)
 
     def clear(self, why: BackupError) -> None:
         """Nothing is to be done any more at all."""

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from immich_usb_backup.errors import ManifestUnusable, UnmountBusy
-from immich_usb_backup.model import BACKUP_FOLDER, Marker, Mount, Partition
+from immich_usb_backup.model import BACKUP_FOLDER, Finding, Marker, Mount, Partition
 from immich_usb_backup.policy import disk_state
 from immich_usb_backup.policy.disk_state import DiskState
-from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_BYTES, disk_name, find_marker, marker_files
+from immich_usb_backup.policy.marker import (
+    INNER_MARKER,
+    MARKER_BYTES,
+    MarkerText,
+    decode,
+    find_marker,
+    is_enrolled_marker,
+    marker_files,
+)
 from immich_usb_backup.ports import Ports, Targets
 from immich_usb_backup.protect import protected
 from immich_usb_backup.release import release
+
+_FILES_READ = 8
+"""Marker files that are read: exFAT has room for three names, a stranger's file system for any number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
     """The marker, or None, and the partition as it then was. ``state`` is what the disk says of itself; ``automounted``:
-    somebody else had mounted it, and it still is."""
+    somebody else had mounted it, and it still is; ``findings``: what a run on it has to say."""
 
     marker: Marker | None
     partition: Partition
     state: DiskState | None = None
     automounted: bool = False
+    findings: tuple[Finding, ...] = ()
 
 
 async def look_for_marker(partition: Partition, *, grace_seconds: float, ports: Ports) -> Looked:
@@ -55,17 +67,26 @@ async def _read_state(mount: Mount, targets: Targets) -> DiskState | None:
 
 
 async def read_marker(mount: Mount, targets: Targets) -> Marker | None:
-    """The marker in the root of a mounted disk, with the name that it gives the disk. Raises like ``Targets``."""
+    """The marker in the root of a mounted disk, with the name that it gives the disk: of several the name beside the
+    secret counts, then that in the folder. Raises like ``Targets``."""
     entries = await targets.list_root(mount)
     marker = find_marker(entries)
     if marker is None:
         return None
-    files = [f"{BACKUP_FOLDER}/{INNER_MARKER}"] if marker.is_folder else []
-    for path in (*files, *marker_files(entries)):
-        content = await targets.read_root_file(mount, path, MARKER_BYTES)
-        if content and (name := disk_name(content)):
-            return Marker(entry=marker.entry, is_folder=marker.is_folder, name=name)
-    return marker
+    inner = [f"{BACKUP_FOLDER}/{INNER_MARKER}"] if marker.is_folder else []
+    said = [await _read_text(mount, path, targets) for path in (*inner, *marker_files(entries)[:_FILES_READ])]
+    return _with_words(marker, said)
+
+
+async def _read_text(mount: Mount, path: str, targets: Targets) -> MarkerText:
+    text = decode(await targets.read_root_file(mount, path, MARKER_BYTES) or b"")
+    return text if is_enrolled_marker(path) else replace(text, secret="")
+
+
+def _with_words(marker: Marker, said: list[MarkerText]) -> Marker:
+    enrolled = [text for text in said if text.secret]
+    name = next((text.name for text in (*enrolled, *said) if text.name), None)
+    return replace(marker, name=name, secret=enrolled[0].secret if enrolled else "")
 
 
 async def mount_for_writing(partition: Partition, ports: Ports) -> Mount:

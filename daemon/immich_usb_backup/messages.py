@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from immich_usb_backup.model import COPY_STAGES, Finding, Outcome, Progress, RunReport, Severity, Stage, StageReport
+from immich_usb_backup.policy.again import again_line
 from immich_usb_backup.policy.text import counted, duration, harmless, moment, printable, sentence, size
 from immich_usb_backup.policy.verdict_words import verdict_lines
 
@@ -26,6 +27,8 @@ STAGE_WORDS = {
     Stage.FLUSH: "writing the last data to the disk",
     Stage.UNMOUNT: "unmounting",
 }
+SAFE_TO_UNPLUG = "safe to unplug"
+MAYBE_MOUNTED = "it may still be mounted, do not just unplug it"
 _ITEMS_SHOWN = 20
 
 
@@ -56,6 +59,7 @@ def outcome_message(report: RunReport) -> Message:
     serious = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     notes = [finding for finding in report.findings if finding.severity is Severity.NOTE]
     todo = tuple(dict.fromkeys(harmless(finding.hint) for finding in serious if finding.hint))
+    todo += (again,) if (again := again_line(report)) else ()
     problems = [line for finding in serious for line in _finding_lines(finding)]
     facts = [_amount(report), *filter(None, (_dump_line(report), _space_line(report)))]
     facts += [line for finding in notes for line in _finding_lines(finding)]
@@ -66,22 +70,38 @@ def outcome_message(report: RunReport) -> Message:
 
 def headline(report: RunReport) -> str:
     """The outcome in one line: may the disk go, and is the backup whole?"""
-    name = f"'{printable(report.disk.name)}'"
-    unplug = _unplug_words(report)
+    return outcome_headline(report.disk.name, report.outcome, _unplug_words(report))
+
+
+def outcome_headline(disk_name: str, outcome: Outcome, unplug: str) -> str:
+    """The same from its parts; ``unplug`` says whether the disk may go."""
+    name = f"'{printable(disk_name)}'"
     return {
         Outcome.OK: f"{name} is backed up: {unplug}",
         Outcome.PARTIAL: f"{name} is backed up, but not everything: {unplug}",
         Outcome.FAILED: f"Backup to {name} failed: {unplug}",
         Outcome.INTERRUPTED: f"Backup to {name} was interrupted: {unplug}",
-    }[report.outcome]
+    }[outcome]
+
+
+def away_headline(disk_name: str, outcome: Outcome, unplug: str) -> str:
+    """The outcome for somebody who comes back; an empty ``unplug`` is for a disk that is not here any more."""
+    name = f"'{printable(disk_name)}'"
+    said = {
+        Outcome.OK: f"{name} was backed up while you were away",
+        Outcome.PARTIAL: f"{name} was backed up while you were away, but not everything",
+        Outcome.FAILED: f"Backup to {name} failed while you were away",
+        Outcome.INTERRUPTED: f"Backup to {name} was interrupted while you were away",
+    }[outcome]
+    return f"{said}: {unplug}" if unplug else said
 
 
 def _unplug_words(report: RunReport) -> str:
     if report.safe_to_unplug:
-        return "safe to unplug"
+        return SAFE_TO_UNPLUG
     if any(finding.code == "disk-gone" for finding in report.findings):
         return "it was unplugged too early"
-    return "it may still be mounted, do not just unplug it"
+    return MAYBE_MOUNTED
 
 
 def story_line(report: RunReport) -> str:

@@ -6,7 +6,8 @@ from a disk (Linux file names are bytes) and ``str`` where a person reads them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -50,12 +51,21 @@ class Mode(StrEnum):
 
 
 class Rereading(StrEnum):
-    """How much a run reads back of what was on the disk before: as the configuration allows in ``turn``; without a limit in
-    time all that is ``due``; ``all``, whenever it was read last."""
+    """How much a run reads back of what was on the disk before: nothing (``none``); as the configuration allows in ``turn``;
+    without a limit in time all that is ``due``; ``all``, whenever it was read last."""
 
+    NONE = "none"
     TURN = "turn"
     DUE = "due"
     ALL = "all"
+
+
+class Trigger(StrEnum):
+    """Why a run began: a disk was plugged in, a person asked for it, or its schedule did."""
+
+    PLUG_IN = "plug-in"
+    ASKED = "asked"
+    SCHEDULE = "schedule"
 
 
 class Health(StrEnum):
@@ -163,12 +173,14 @@ class Mount:
 class Marker:
     """The opt-in marker that lies in the root of a disk.
 
-    ``entry`` is its name there; ``is_folder`` tells the folder from a file; ``name`` is what a marker file calls the disk.
+    ``entry`` is its name there; ``is_folder`` tells the folder from a file; ``name`` is what a marker file calls the disk;
+    ``secret`` (hex) is what an enrolled disk is known by, empty where there is none: never shown.
     """
 
     entry: str
     is_folder: bool
     name: str | None = None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +276,8 @@ class DiskVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """Everything about one run, as history keeps it and notifiers tell it."""
+    """Everything about one run, as history keeps it and notifiers tell it. ``plugged_in``: whether the disk was still there
+    when it ended (None: not known); ``schedule``: the disk's, as systemd takes it, empty where it has none."""
 
     run_id: str
     server: str
@@ -280,6 +293,68 @@ class RunReport:
     dump_time: datetime | None = None
     free_bytes: int | None = None
     verdict: DiskVerdict | None = None
+    mode: Mode | None = None
+    trigger: Trigger = Trigger.PLUG_IN
+    plugged_in: bool | None = None
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownDisk:
+    """What the history remembers of a disk that a run was made on. ``disk`` is how it was at its newest run, ``last`` is that
+    run's report; ``good`` is when the newest run that ended with ``Outcome.OK`` did (None: there was none); ``first`` is
+    when its first run began; ``verdict`` is the newest one that there is."""
+
+    disk: Disk
+    last: RunReport
+    first: datetime
+    good: datetime | None = None
+    verdict: DiskVerdict | None = None
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about: disks that should be plugged in again, a disk that is not trusted, a run that waits, what
+    was missing is there again, or nothing but whether it arrives (``test``: by mail only)."""
+
+    REMINDER = "reminder"
+    STRANGER = "stranger"
+    WAITING = "waiting"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that people are told outside of a run. The texts are plain and on clean lines: ``lines`` are what it is,
+    ``todo`` is what to do. The same ``notice_id`` (letters, digits, ``.``, ``_``, ``-``) is told once. ``disk_uuid`` and
+    ``disk_name`` where it is about one disk."""
+
+    notice_id: str
+    kind: NoticeKind
+    server: str
+    time: datetime
+    headline: str
+    lines: tuple[str, ...] = ()
+    todo: tuple[str, ...] = ()
+    disk_uuid: str = ""
+    disk_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reminded:
+    """What was said about one disk: how many reminders there were, and when the last one was."""
+
+    times: int
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reminders:
+    """What is kept about reminders. ``since`` is when this server was first looked at, ``last`` when the last reminder about
+    anything went out, ``disks`` has those by UUID that are late and were named."""
+
+    since: datetime
+    last: datetime | None = None
+    disks: Mapping[str, Reminded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,23 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Disk, Health, Mount, Partition, PartitionSeen, PlugIn, Progress, RunReport
+from immich_usb_backup.model import (
+    Disk,
+    Health,
+    KnownDisk,
+    Mount,
+    Notice,
+    Outcome,
+    Partition,
+    PartitionSeen,
+    PlugIn,
+    Progress,
+    Reminders,
+    RunReport,
+)
 from immich_usb_backup.policy.assets import Asset, DumpFacts
 from immich_usb_backup.policy.copy_check import FileFact
+from immich_usb_backup.policy.enrolment import Enrolment
 from immich_usb_backup.policy.manifest import (
     Change,
     DiskRecord,
@@ -205,6 +219,14 @@ class Targets(Protocol):
     async def read_root_file(self, mount: Mount, path: str, limit: int) -> bytes | None:
         """The first ``limit`` bytes of a file below the root, or None where it is not a plain file."""
 
+    async def write_marker(self, mount: Mount, content: bytes) -> None:
+        """Put the marker file of an enrolled disk into the root: there is the old one or the new one, whole, whenever the
+        power fails. It is on the medium when this returns. Raises like ``Target``, and ``MarkerUnusable`` where something
+        that is no small file has its name."""
+
+    async def clear_marker_temporary(self, mount: Mount) -> None:
+        """Remove what a ``write_marker`` left that was cut off. Missing is fine. Raises like ``Target``."""
+
     async def open(self, mount: Mount, *, marker_entry: str | None) -> Target:
         """Open the backup folder, made where it is missing. ``marker_entry`` is a marker file that stands where the
         folder must be: it is moved into it. Raises ``WrongDevice``, ``DiskReadOnly``, ``MarkerUnusable``."""
@@ -305,8 +327,21 @@ class History(Protocol):
     async def disk_name(self, uuid: str) -> str | None:
         """The name under which a file system was backed up to before."""
 
-    async def runs(self, limit: int) -> tuple[RunReport, ...]:
-        """The newest runs first."""
+    async def runs(self, limit: int, *, uuid: str = "", failed: bool = False) -> tuple[RunReport, ...]:
+        """The newest runs first, those that are over; of one disk only, and only those that did not end well, where that is
+        asked for."""
+
+    async def report(self, run_id: str) -> RunReport | None:
+        """One run that is over."""
+
+    async def disks(self) -> tuple[KnownDisk, ...]:
+        """Every disk that a run was made on, the one with the newest run first."""
+
+    async def outcomes(self, newest: int) -> Mapping[str, tuple[Outcome, ...]]:
+        """How the newest runs of each disk (by its UUID) ended, the oldest first."""
+
+    async def forget(self, uuid: str) -> None:
+        """Remove all runs of a disk that are over."""
 
 
 class Manifest(Protocol):
@@ -396,8 +431,25 @@ class Manifests(Protocol):
     async def adopt(self, uuid: str) -> None:
         """Let the next run take the disk over from another server, durably."""
 
+    async def forget(self, uuid: str) -> None:
+        """Remove what is known of a disk; nothing known is fine. Not while it is open. The next run takes it from the disk."""
+
     async def server_id(self) -> str:
         """This server's random identity, made at the first call and kept."""
+
+
+class Enrolments(Protocol):
+    """The disks that were enrolled on this server. Every change is on the server's disk when the call returns. Everything
+    raises ``StateDamaged`` where that cannot be read or written: then no disk is trusted."""
+
+    async def all(self) -> tuple[Enrolment, ...]:
+        """Every enrolled disk, the newest last."""
+
+    async def put(self, enrolment: Enrolment) -> None:
+        """Remember one, instead of an earlier one of the same file system."""
+
+    async def revoke(self, uuid: str) -> bool:
+        """Forget the one of this file system. Returns whether there was one."""
 
 
 class DumpMaker(Protocol):
@@ -449,6 +501,12 @@ class Outbox(Protocol):
     async def put(self, report: RunReport) -> None:
         """Leave a report for delivery; the same run twice is one."""
 
+    async def put_begun(self, report: RunReport) -> None:
+        """Leave word that a run has begun, for those who want to know: ``report`` is what is known now."""
+
+    async def put_notice(self, notice: Notice) -> None:
+        """Leave a notice for delivery; the same one twice is one."""
+
 
 class Watchers(Protocol):
     """Whoever wants to know how a run goes: the service manager's status line, D-Bus listeners."""
@@ -464,6 +522,29 @@ class Watchers(Protocol):
 
     def disk_removed(self, uuid: str, disk_name: str) -> None:
         """A disk with a finished run was unplugged."""
+
+    def notice(self, notice: Notice) -> None:
+        """Something to know outside of a run."""
+
+
+class Power(Protocol):
+    """Mains or battery."""
+
+    async def on_battery(self) -> bool:
+        """Whether the machine runs on battery now; False where nobody can tell."""
+
+    async def changed(self, *, seconds: float) -> None:
+        """Return when it may be otherwise than at the last look, after ``seconds`` at the latest."""
+
+
+class ReminderBook(Protocol):
+    """What was said in reminders."""
+
+    async def load(self, now: datetime) -> Reminders:
+        """What is kept; ``since`` is ``now`` where there is nothing, or nothing that can be read."""
+
+    async def save(self, reminders: Reminders) -> None:
+        """Keep it, durably. Raises ``StateDamaged``."""
 
 
 class Inhibitor(Protocol):
@@ -517,6 +598,7 @@ class Ports:
     copier: Copier
     history: History
     manifests: Manifests
+    enrolments: Enrolments
     asset_books: AssetBooks
     dump_maker: DumpMaker
     background: Background
@@ -524,5 +606,7 @@ class Ports:
     outbox: Outbox
     watchers: Watchers
     inhibitor: Inhibitor
+    power: Power
+    reminder_book: ReminderBook
     clock: Clock
     server: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from immich_usb_backup import enrolling
 from immich_usb_backup.announce import announce
 from immich_usb_backup.errors import BackupError
 from immich_usb_backup.events import Event
@@ -29,6 +30,7 @@ async def clean_up(ports: Ports) -> None:
         for report in await ports.history.unannounced():
             await ports.outbox.put(report)
             await ports.history.announced(report.run_id)
+        await enrolling.clean_up(ports)
     except (BackupError, OSError) as error:
         ports.log.say(Event.FATAL, message=str(error), hint=getattr(error, "hint", ""))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from immich_usb_backup.errors import BackupError
-from immich_usb_backup.model import Mode, PartitionSeen, PlanReport, Rereading, RunReport
+from immich_usb_backup.model import Disk, Mode, PartitionSeen, PlanReport, Rereading, RunReport, Trigger
+from immich_usb_backup.policy.disk_facts import DiskFacts
 from immich_usb_backup.policy.text import printable
 
 
@@ -20,6 +21,8 @@ class Refusal(StrEnum):
     BAD_MODE = "BadMode"
     BAD_CHOICE = "BadChoice"
     BUSY = "Busy"
+    NO_SUCH_RUN = "NoSuchRun"
+    NOT_RUNNING = "NotRunning"
     NOT_ALLOWED = "NotAllowed"
     FAILED = "Failed"
 
@@ -41,7 +44,7 @@ class Requests(Protocol):
     async def plan(self, disk: str, mode: str) -> PlanReport:
         """What a run on a disk that is plugged in would do now. Takes minutes where the disk has to be walked."""
 
-    async def backup(self, disk: str, mode: str) -> str:
+    async def backup(self, disk: str, mode: str, *, trigger: Trigger = Trigger.ASKED) -> str:
         """Have a disk that is plugged in backed up to, though it had its run. Returns its name at once."""
 
     async def verify(self, disk: str, what: str) -> Candidate:
@@ -57,6 +60,37 @@ class Requests(Protocol):
 
     async def adopt(self, disk: str) -> str:
         """Let the next run take the disk over from another server. Returns its name."""
+
+    async def cancel(self, disk: str) -> str:
+        """End the backup or plan that goes on, with an empty ``disk`` on whichever disk that is, or take what waits for its
+        turn from the queue. Returns the disk's name at once: the run unmounts the disk and tells its outcome."""
+
+    async def forget(self, disk: str) -> str:
+        """Remove what is remembered of a disk. Nothing on the disk changes. Returns its name."""
+
+    async def retry(self, run_id: str) -> str:
+        """Have what a run did not do done on its disk, which must be plugged in. Returns its name at once."""
+
+    async def disks(self) -> tuple[DiskFacts, ...]:
+        """Every disk that is known or plugged in."""
+
+    async def runs(self, disk: str, number: int, *, failed: bool) -> tuple[RunReport, ...]:
+        """The newest runs that are over; with an empty ``disk`` of all; with ``failed`` those that did not end well."""
+
+    async def report(self, run_id: str) -> RunReport:
+        """One run that is over."""
+
+    async def enroll(self, device: str, name: str) -> str:
+        """Make a disk that is plugged in one of ours. Returns its name."""
+
+    async def remind(self) -> int:
+        """Remind of the disks that are due, where that is due. Returns of how many."""
+
+    def going(self, disk: Disk) -> tuple[Mode, Trigger] | None:
+        """How the run on this disk that has just begun goes, and why it began."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called whenever ``disks`` may have another answer than before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

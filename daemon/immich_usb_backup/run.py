@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from structlog.contextvars import bound_contextvars
 
 from immich_usb_backup import messages
-from immich_usb_backup.announce import announce
+from immich_usb_backup.announce import announce, announce_begin
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import (
     BackupError,
@@ -29,6 +29,7 @@ from immich_usb_backup.events import Event
 from immich_usb_backup.first_look import as_backup_error, first_look, new_run_id
 from immich_usb_backup.marker_look import Looked, mount_for_writing
 from immich_usb_backup.model import (
+    Disk,
     Finding,
     Mode,
     Mount,
@@ -39,6 +40,7 @@ from immich_usb_backup.model import (
     Severity,
     Stage,
     StageReport,
+    Trigger,
 )
 from immich_usb_backup.policy.marker import has_folder_name
 from immich_usb_backup.policy.outcome import conclude, finding_of
@@ -87,8 +89,11 @@ async def back_up(
     stop: Stop,
     mode: Mode | None = None,
     rereading: Rereading = Rereading.TURN,
+    trigger: Trigger = Trigger.PLUG_IN,
+    allowed: Callable[[Disk], Awaitable[bool]] | None = None,
 ) -> RunReport | None:
-    """Look for the marker; where it is, back up, unmount, record and tell. None for a disk that is not ours.
+    """Look for the marker; where it is, back up, unmount, record and tell. None for a disk that is not ours, and where
+    ``allowed`` says no.
 
     Cancelled, it cleans up, records why, and returns the report all the same.
     """
@@ -98,10 +103,15 @@ async def back_up(
         except Exception as error:  # noqa: BLE001  # whatever lies on one disk, the next one is waited for
             ports.log.say(Event.BUG, message=repr(error), trace=traceback.format_exc())
             return None
-        if looked is None:
+        if looked is None or (allowed is not None and not await allowed(_disk_of(seen, looked))):
             return None
-        run = _Run(seen, looked, config=config, ports=ports, stop=stop, mode=mode, rereading=rereading)
+        run = _Run(seen, looked, config=config, ports=ports, stop=stop, mode=mode, rereading=rereading, trigger=trigger)
         return await run.story()
+
+
+def _disk_of(seen: PartitionSeen, looked: Looked) -> Disk:
+    assert looked.marker is not None
+    return identify(seen, looked.partition, looked.marker.name)
 
 
 class _Run:
@@ -117,6 +127,7 @@ class _Run:
         stop: Stop,
         mode: Mode | None,
         rereading: Rereading,
+        trigger: Trigger,
     ) -> None:
         assert looked.marker is not None
         self._seen = seen
@@ -125,13 +136,14 @@ class _Run:
         self._partition = looked.partition
         self._ports = ports
         self._stop = stop
+        self._trigger = trigger
         self._mounted: Mount | None = None
         self._books = Books()
         self._copied = False
         self._flushed = False
         self._unmounted = True
         self._powered_off = False
-        disk = identify(seen, looked.partition, looked.marker.name)
+        disk = _disk_of(seen, looked)
         self._run = RunContext(
             run_id=new_run_id(ports),
             disk=disk,
@@ -147,19 +159,28 @@ class _Run:
         with bound_contextvars(run=self._run.run_id, disk=self._run.disk.name):
             await self._work()
             await _finish(self._was_it_pulled())
+            self._tell_what_was_seen()
             report = self._conclude()
             await _finish(announce(report, self._ports))
             return report
 
+    def _tell_what_was_seen(self) -> None:
+        """What the look before the run has to say, once the photos are on the disk."""
+        for finding in self._looked.findings if self._copied else ():
+            self._run.note(finding)
+            self._say(finding)
+
     async def _begin(self) -> None:
         run = self._run
         self._ports.watchers.started(run.run_id, run.disk)
+        first = first_report(run.run_id, self._ports.server, run.disk, run.started)
+        first = replace(first, mode=run.mode, trigger=self._trigger)
         try:
-            first = first_report(run.run_id, self._ports.server, run.disk, run.started)
             await self._ports.history.begin(first, self._seen.plug_in)
         except BackupError as error:
             finding = finding_of(error)
             run.note(replace(finding, severity=Severity.PARTIAL))  # the photos are worth more than the history
+        await announce_begin(first, self._ports)
 
     async def _work(self) -> None:
         """All that can go wrong ends here, as a finding. The outermost edge of a run."""
@@ -418,6 +439,10 @@ class _Run:
             dump_time=run.dump_time,
             free_bytes=run.free_bytes,
             verdict=run.verdict,
+            mode=run.mode,
+            trigger=self._trigger,
+            plugged_in=self._ports.devices.present(self._seen.plug_in),
+            schedule=run.config.schedule_of(run.disk.name, run.disk.label, run.disk.uuid),
         )
 
 

@@ -150,7 +150,7 @@ def test_other_file_systems_are_shown_only_when_all_are_asked_for(command: Comma
 def test_programs_get_every_field(command: Command) -> None:
     with exfat(command, "STICK", blue) as good, ext4() as bad:
         marked = command.json_about(good, "--all")
-        assert set(marked) == {*FIELDS, "eligible", "reasons"}
+        assert set(marked) == {*FIELDS, "eligible", "reasons", "known"}
         uuid = host.run("blkid", "-p", "-s", "UUID", "-o", "value", str(good)).strip()
         told = (marked["label"], marked["name"], marked["uuid"], marked["size"], marked["file_system"])
         assert told == ("STICK", "Blue", uuid, 16 << 20, "exfat")

@@ -25,13 +25,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from immich_usb_backup.adapters.delivered import DeliveredLedger
-from immich_usb_backup.adapters.mail import Deadlines, SmtpMailer, is_permanent, read_password
+from immich_usb_backup.adapters.mail import Deadlines, SmtpMailer, is_permanent
 from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.secret_files import first_line
 from immich_usb_backup.config import Mail
 from immich_usb_backup.errors import DeliveryFailed
 from immich_usb_backup.events import Event
 from immich_usb_backup.model import Outcome
 from immich_usb_backup.notifier import NotifierPorts, deliver_all
+from immich_usb_backup.policy.news import Ended
 from tests.support.telling import Recorder, SetClock, make_mail, make_report
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
@@ -156,9 +158,13 @@ def _mailer(mail: Mail, **options: Any) -> SmtpMailer:
     return SmtpMailer(mail, clock=SetClock(), deadlines=DEADLINES, **options)
 
 
+def _channels(mail: Mail) -> tuple[str, ...]:
+    return tuple(f"mail:{address}" for address in mail.to)
+
+
 async def _failure(mail: Mail, **options: Any) -> DeliveryFailed:
     with pytest.raises(DeliveryFailed) as caught:
-        await _mailer(mail, **options).deliver(make_report(), mail.to)
+        await _mailer(mail, **options).deliver(Ended(report=make_report()), _channels(mail))
     assert PASSWORD not in f"{caught.value.message} {caught.value.hint}"
     return caught.value
 
@@ -168,7 +174,7 @@ async def _failure(mail: Mail, **options: Any) -> DeliveryFailed:
 
 async def test_plain_to_localhost(serve: Callable[..., int], post: Post) -> None:
     mail = make_mail(port=serve(), to=["a@x.org", "b@x.org"])
-    assert await _mailer(mail).deliver(make_report(), ("a@x.org",)) == {}
+    assert await _mailer(mail).deliver(Ended(report=make_report()), ("mail:a@x.org",)) == {}
     (message,) = post.mails
     assert post.recipients == [["a@x.org"]]
     assert message["To"] == "a@x.org, b@x.org"
@@ -188,7 +194,7 @@ async def test_plain_to_localhost(serve: Callable[..., int], post: Post) -> None
 @pytest.mark.parametrize("outcome", Outcome)
 async def test_every_outcome(outcome: Outcome, serve: Callable[..., int], post: Post) -> None:
     mail = make_mail(port=serve())
-    await _mailer(mail).deliver(make_report(outcome=outcome, name="Größe 📷"), mail.to)
+    await _mailer(mail).deliver(Ended(report=make_report(outcome=outcome, name="Größe 📷")), _channels(mail))
     assert "'Größe 📷'" in post.mails[0]["Subject"]
     assert post.mails[0]["X-Immich-USB-Backup-Outcome"] == outcome.value
 
@@ -210,14 +216,14 @@ async def test_starttls_with_a_certificate_of_ones_own(
     mail = make_mail(
         port=port, security="starttls", ca_file=str(ca_file), username=USER, password_file=str(password_file)
     )
-    assert await _mailer(mail).deliver(make_report(), mail.to) == {}
+    assert await _mailer(mail).deliver(Ended(report=make_report()), _channels(mail)) == {}
     assert (post.over_tls, post.logins) == ([True], [True])
 
 
 async def test_tls_from_the_first_byte(serve: Callable[..., int], post: Post, tmp_path: Path) -> None:
     ca_file, context = _make_certificate(tmp_path, "localhost")
     mail = make_mail(port=serve(ssl_context=context), security="tls", ca_file=str(ca_file))
-    assert await _mailer(mail).deliver(make_report(), mail.to) == {}
+    assert await _mailer(mail).deliver(Ended(report=make_report()), _channels(mail)) == {}
     assert post.over_tls == [True]
 
 
@@ -271,7 +277,7 @@ async def test_the_password_as_a_systemd_credential(serve: Callable[..., int], p
     (tmp_path / "smtp-password").write_text(PASSWORD)
     port = serve(authenticator=_check_login, auth_required=True, auth_require_tls=False)
     mail = make_mail(port=port, username=USER)
-    assert await _mailer(mail, credentials=tmp_path).deliver(make_report(), mail.to) == {}
+    assert await _mailer(mail, credentials=tmp_path).deliver(Ended(report=make_report()), _channels(mail)) == {}
     assert post.logins == [True]
 
 
@@ -309,7 +315,7 @@ def test_a_password_that_cannot_be_read(content: bytes | None, problem: str, tmp
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DeliveryFailed, match=problem):
-        read_password(path)
+        first_line(path, what="mail password")
 
 
 def test_the_first_line_is_the_password(tmp_path: Path) -> None:
@@ -317,7 +323,7 @@ def test_the_first_line_is_the_password(tmp_path: Path) -> None:
     path.write_bytes(b" with spaces \r\nnext")
     link = tmp_path / "link"
     link.symlink_to(path)
-    assert read_password(link) == " with spaces "
+    assert first_line(link, what="mail password") == " with spaces "
 
 
 # A server that is not well --------------------------------------------------------------------------------
@@ -388,19 +394,22 @@ async def test_refused_recipients_are_named_and_the_others_have_it(serve: Callab
     answers = {"gone@x.org": "550 5.1.1 No such user", "later@x.org": "450 4.2.1 Mailbox busy"}
     post.answer_recipient = lambda address: answers.get(address, "250 OK")
     mail = make_mail(port=serve(), to=["me@x.org", *answers])
-    refused = await _mailer(mail).deliver(make_report(), mail.to)
+    refused = await _mailer(mail).deliver(Ended(report=make_report()), _channels(mail))
     assert post.recipients == [["me@x.org"]]
-    assert {name: error.permanent for name, error in refused.items()} == {"gone@x.org": True, "later@x.org": False}
-    assert "refused gone@x.org: 550 5.1.1 No such user" in refused["gone@x.org"].message
+    assert {name: error.permanent for name, error in refused.items()} == {
+        "mail:gone@x.org": True,
+        "mail:later@x.org": False,
+    }
+    assert "refused gone@x.org: 550 5.1.1 No such user" in refused["mail:gone@x.org"].message
 
 
 async def test_nobody_is_left_when_all_are_refused(serve: Callable[..., int], post: Post) -> None:
     post.answer_recipient = lambda address: "550 5.7.1 Relaying denied \x1b[31m"
     mail = make_mail(port=serve())
-    refused = await _mailer(mail).deliver(make_report(), mail.to)
+    refused = await _mailer(mail).deliver(Ended(report=make_report()), _channels(mail))
     assert post.attempts == 0
-    assert not refused[mail.to[0]].permanent, "a log-in would change it"
-    assert "\x1b" not in refused[mail.to[0]].message
+    assert not refused[_channels(mail)[0]].permanent, "a log-in would change it"
+    assert "\x1b" not in refused[_channels(mail)[0]].message
 
 
 def test_what_is_permanent() -> None:
@@ -431,8 +440,7 @@ class Notifier:
         ports = NotifierPorts(
             outbox=OutboxFolder(self.outbox, self.log),
             ledger=DeliveredLedger(self.state, self.log),
-            mail=self.mail,
-            mailer=mailer,
+            couriers=(mailer,),
             log=self.log,
             clock=self.clock,
         )

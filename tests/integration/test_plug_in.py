@@ -132,7 +132,7 @@ async def test_names_that_exfat_cannot_hold_come_under_others_and_the_manifest_k
     os.utime(folder / "IMG_1.jpg", (0, 0))
     async with server.daemon() as daemon:
         ended = await plug_in(daemon, disk)
-        assert ended["findings"] == ["stored-under-another-name", "link-outside"], daemon.story()
+        assert ended["findings"] == ["stored-under-another-name", "link-outside", "any-marked-disk"], daemon.story()
         outside = next(entry for entry in daemon.entries if entry.get("finding") == "link-outside")
         assert "away.jpg" in outside["items"][0]
         assert ended["outcome"] == "partial"
@@ -195,7 +195,7 @@ async def test_without_a_dump_the_photos_go_and_the_run_says_so(tmp_path: Path, 
     media = samples.make_media_location(tmp_path / "immich", photos=3, dumps=samples.DumpPlan(dated=0, epoch=0))
     async with Server(tmp_path, bus, media).daemon() as daemon:
         ended = await plug_in(daemon, disk)
-    assert (ended["outcome"], ended["findings"]) == ("partial", ["no-good-dump"])
+    assert (ended["outcome"], ended["findings"]) == ("partial", ["no-good-dump", "any-marked-disk"])
     with disk.mounted() as root:
         assert originals(root / "immich-server-backups") == originals(media.path)
 

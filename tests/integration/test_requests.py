@@ -19,7 +19,8 @@ import pytest
 from immich_usb_backup.__main__ import main
 from immich_usb_backup.adapters.bus import Bus, ServedMethod
 from immich_usb_backup.adapters.dbus_service import DaemonOnBus
-from immich_usb_backup.cli import verify
+from immich_usb_backup.adapters.polkit import GROUP
+from immich_usb_backup.cli import following
 from immich_usb_backup.config import Desktop
 from immich_usb_backup.dbus_names import (
     ADOPT,
@@ -36,9 +37,10 @@ from immich_usb_backup.dbus_names import (
 )
 from immich_usb_backup.errors import BackupError, BusCallFailed, BusLost, Interrupted
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.model import Mode, Outcome, PlanCategory, PlanReport, Progress, RunReport, Stage
-from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of, not_here, rereading_of
+from immich_usb_backup.model import Outcome, Progress, RunReport, Stage
+from immich_usb_backup.requests import Refusal, Refused
 from tests.support import host, samples
+from tests.support.asked import Service
 from tests.support.daemon import daemon_process
 from tests.support.telling import make_report
 
@@ -51,65 +53,6 @@ CALLS = {PLAN: "ss", BACKUP: "ss", VERIFY: "ss", EJECT: "s", APPROVE: "s", ADOPT
 
 pytestmark = pytest.mark.skipif(host.find_program("dbus-daemon") is None, reason="there is no dbus-daemon")
 needs_busctl = pytest.mark.skipif(host.find_program("busctl") is None, reason="there is no busctl")
-
-
-class Service:
-    """Implements ``requests.Requests`` with one disk, Blue; ``trouble`` is raised instead of an answer."""
-
-    def __init__(self) -> None:
-        self.trouble: Exception | None = None
-        self.plan_may_end = asyncio.Event()
-        self.plan_may_end.set()
-        self.planning = asyncio.Event()
-        self.verified: list[str] = []
-        self.given_up = asyncio.Event()
-
-    def _check(self, disk: str, mode: str = "") -> None:
-        mode_of(mode)
-        if self.trouble is not None:
-            raise self.trouble
-        if disk != "Blue":
-            raise not_here(disk, ())
-
-    async def plan(self, disk: str, mode: str) -> PlanReport:
-        """With ten thousand photos to copy."""
-        self.planning.set()
-        try:
-            await self.plan_may_end.wait()
-        except asyncio.CancelledError:
-            self.given_up.set()
-            raise
-        self._check(disk, mode)
-        items = tuple(f"upload/user/aa/bb/{number}-\u00e9\x1b.jpg" for number in range(5000))
-        new = PlanCategory(code="new", count=10_000, bytes=34_500_000, items=items)
-        return PlanReport(disk=make_report().disk, mode=mode_of(mode) or Mode.QUICK, categories=(new,), findings=())
-
-    async def backup(self, disk: str, mode: str) -> str:
-        """Its name."""
-        self._check(disk, mode)
-        return "Bl\udcffue\0"
-
-    async def verify(self, disk: str, what: str) -> Candidate:
-        """The run is over at once, which may be said before the answer is sent."""
-        rereading_of(what)
-        self._check(disk)
-        self.verified.append(what)
-        return Candidate(name=disk, uuid="1234-ABCD", label=disk)
-
-    async def eject(self, disk: str) -> str:
-        """Its name."""
-        self._check(disk)
-        return disk
-
-    async def approve(self, disk: str) -> int:
-        """More than fits into 16 bits."""
-        self._check(disk)
-        return 70_000
-
-    async def adopt(self, disk: str) -> str:
-        """Its name."""
-        self._check(disk)
-        return disk
 
 
 @pytest.fixture(scope="module")
@@ -382,16 +325,18 @@ async def test_verify_does_not_wait_for_ever_for_a_disk_that_is_none_of_ours(
     command: Callable[..., Awaitable[tuple[int, str, str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(verify, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(verify, "_QUIET_SECONDS", 0.03)
+    monkeypatch.setattr(following, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.03)
     code, _, complained = await command("verify", "Blue")
     assert (code, service.verified) == (ExitCode.PROBLEM, ["due"])
     assert "it has no marker" in complained
 
 
 async def test_verify_does_not_wait_for_a_service_that_has_ended(
-    connection: Bus, command: Callable[..., Awaitable[tuple[int, str, str]]]
+    connection: Bus, command: Callable[..., Awaitable[tuple[int, str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(following, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(following, "AWAY_SECONDS", 0.03)
     service = Service()
     await DaemonOnBus(connection, Desktop, lambda: 0.0).start(service)
     verifying = asyncio.ensure_future(command("verify", "Blue"))
@@ -401,7 +346,7 @@ async def test_verify_does_not_wait_for_a_service_that_has_ended(
         await connection.close()
         code, _, complained = await verifying
     assert code == ExitCode.UNAVAILABLE
-    assert "ended before the verification was over" in complained
+    assert "ended before the backup was over" in complained
 
 
 @pytest.mark.usefixtures("service")
@@ -453,7 +398,7 @@ def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
 @needs_busctl
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.usefixtures("guarded")
-async def test_everybody_may_look_and_only_root_may_ask() -> None:
+async def test_without_polkit_everybody_may_look_and_only_root_may_ask() -> None:
     connection = await Bus.system()
     await DaemonOnBus(connection, Desktop, lambda: 0.0).start(Service())
     address = f"--address={os.environ['DBUS_SYSTEM_BUS_ADDRESS']}"
@@ -463,7 +408,8 @@ async def test_everybody_may_look_and_only_root_may_ask() -> None:
         words = ["Blue", ""][: len(signature)]
         refused = await asyncio.to_thread(as_nobody, "busctl", address, "call", *PLACE, member, signature, *words)
         assert (refused.returncode, refused.stdout) == (1, ""), member
-        assert "Access denied" in refused.stderr
+        assert f"for members of the group {GROUP}" in refused.stderr
+        assert "Run it with sudo" in refused.stderr
         allowed = await busctl("call", *PLACE, member, signature, *words)
         assert allowed.returncode == 0, allowed.stderr
     await connection.close()
@@ -519,3 +465,6 @@ async def test_a_person_asks_for_all_four_with_a_disk_that_is_plugged_in(tmp_pat
         await daemon.event("disk-removed")
         assert (await ours("plan", "Blue"))[0] == ExitCode.NOT_HERE
         assert (await ours("approve", "Blue"))[0] == ExitCode.PROBLEM, "known from its runs, and nothing is held"
+        assert (await ours("forget", "Blue"))[0] == ExitCode.OK
+        assert (await ours("approve", "Blue"))[0] == ExitCode.NOT_HERE, "nothing is known of it any more"
+        assert not list((tmp_path / "state/manifests").iterdir())

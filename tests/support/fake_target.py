@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
 
-from immich_usb_backup.adapters import disk_files, disk_moves, disk_writing
+from immich_usb_backup.adapters import disk_files, disk_marker, disk_moves, disk_writing
 from immich_usb_backup.adapters.copying import copy_in
 from immich_usb_backup.adapters.digests import sha1s
 from immich_usb_backup.adapters.tree import Descriptor
@@ -46,7 +46,24 @@ class FakeTargets:
         """A file below the root."""
         await self._script.at("targets.read_root_file")
         file = Path(mount.path, path)
-        return file.read_bytes()[:limit] if file.is_file() else None
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            return opened.read(limit)
+
+    async def write_marker(self, mount: Mount, content: bytes) -> None:
+        """Put it into the root."""
+        await self._script.at("targets.write_marker")
+        if mount.read_only:
+            raise DiskReadOnly(f"{mount.partition.device_node} is read-only")
+        with Descriptor.open(mount.path) as root:
+            disk_marker.write(root.fd, content, lambda: None)
+
+    async def clear_marker_temporary(self, mount: Mount) -> None:
+        """Remove what is not whole."""
+        await self._script.at("targets.clear_marker_temporary")
+        with Descriptor.open(mount.path) as root:
+            disk_marker.clear(root.fd)
 
     async def open(self, mount: Mount, *, marker_entry: str | None) -> Target:
         """The backup folder."""

@@ -9,9 +9,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from immich_usb_backup.adapters.enrolments import ENROLMENTS, EnrolmentsFile
 from immich_usb_backup.adapters.manifest import SqliteManifests
 from immich_usb_backup.adapters.source import ServerFiles
 from immich_usb_backup.adapters.watchers import AllWatchers
@@ -22,12 +24,15 @@ from immich_usb_backup.model import (
     DeviceAction,
     Disk,
     Health,
+    KnownDisk,
     Mount,
+    Notice,
     Outcome,
     Partition,
     PartitionSeen,
     PlugIn,
     Progress,
+    Reminders,
     RunReport,
 )
 from immich_usb_backup.policy.assets import Asset, DumpFacts
@@ -191,9 +196,45 @@ class FakeHistory:
         names = [report.disk.name for report in self.begun.values() if report.disk.uuid == uuid]
         return names[-1] if names else None
 
-    async def runs(self, limit: int) -> tuple[RunReport, ...]:
+    async def runs(self, limit: int, *, uuid: str = "", failed: bool = False) -> tuple[RunReport, ...]:
         """The newest first."""
-        return tuple(reversed(self.finished.values()))[:limit]
+        over = reversed(self.finished.values())
+        wanted = (one for one in over if uuid in {"", one.disk.uuid} and not (failed and one.outcome is Outcome.OK))
+        return tuple(wanted)[:limit]
+
+    async def report(self, run_id: str) -> RunReport | None:
+        """One that is over."""
+        return self.finished.get(run_id)
+
+    async def disks(self) -> tuple[KnownDisk, ...]:
+        """Every disk, the one with the newest run first."""
+        await self._script.at("history.disks")
+        runs = await self.runs(len(self.finished))
+        return tuple(_known([one for one in runs if one.disk.uuid == uuid]) for uuid in {r.disk.uuid: 0 for r in runs})
+
+    async def outcomes(self, newest: int) -> Mapping[str, tuple[Outcome, ...]]:
+        """How the newest of each disk ended."""
+        found: dict[str, tuple[Outcome, ...]] = {}
+        for one in self.finished.values():
+            found[one.disk.uuid] = (*found.get(one.disk.uuid, ()), one.outcome)[-newest:]
+        return found
+
+    async def forget(self, uuid: str) -> None:
+        """Remove its runs."""
+        gone = {run_id for run_id, one in self.finished.items() if one.disk.uuid == uuid}
+        self.begun = {run_id: one for run_id, one in self.begun.items() if run_id not in gone}
+        self.finished = {run_id: one for run_id, one in self.finished.items() if run_id not in gone}
+
+
+def _known(newest_first: list[RunReport]) -> KnownDisk:
+    last = newest_first[0]
+    return KnownDisk(
+        disk=last.disk,
+        last=last,
+        first=newest_first[-1].started,
+        good=next((one.ended for one in newest_first if one.outcome is Outcome.OK), None),
+        verdict=next((one.verdict for one in newest_first if one.verdict is not None), None),
+    )
 
 
 class FakeOutbox:
@@ -202,11 +243,23 @@ class FakeOutbox:
     def __init__(self, script: Script) -> None:
         self._script = script
         self.reports: dict[str, RunReport] = {}
+        self.begun: dict[str, RunReport] = {}
+        self.notices: dict[str, Notice] = {}
 
     async def put(self, report: RunReport) -> None:
         """The same run twice is one."""
         await self._script.at("outbox.put")
         self.reports[report.run_id] = report
+
+    async def put_begun(self, report: RunReport) -> None:
+        """A run has begun."""
+        await self._script.at("outbox.put_begun")
+        self.begun[report.run_id] = report
+
+    async def put_notice(self, notice: Notice) -> None:
+        """The same notice twice is one."""
+        await self._script.at("outbox.put_notice")
+        self.notices[notice.notice_id] = notice
 
 
 class FakeWatchers:
@@ -238,6 +291,11 @@ class FakeWatchers:
         self.told.append(f"removed {disk_name}")
         self._script.at_once("watchers.disk_removed")
 
+    def notice(self, notice: Notice) -> None:
+        """Something to know outside of a run."""
+        self.told.append(f"notice {notice.kind.value}")
+        self._script.at_once("watchers.notice")
+
 
 class FakeInhibitor:
     """Implements ``ports.Inhibitor``."""
@@ -254,6 +312,49 @@ class FakeInhibitor:
             yield
         finally:
             self.held_now = False
+
+
+class FakePower:
+    """Implements ``ports.Power``. ``battery`` is what the machine runs on; ``say`` is how a change is heard of."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._news = asyncio.Event()
+        self.battery = False
+
+    def say(self, *, battery: bool) -> None:
+        """It changes, and that is heard of."""
+        self.battery = battery
+        self._news.set()
+
+    async def on_battery(self) -> bool:
+        """What it runs on."""
+        self._news.clear()
+        await self._script.at("power.on_battery")
+        return self.battery
+
+    async def changed(self, *, seconds: float) -> None:
+        """Only news ends it: no test waits for time."""
+        await self._script.at("power.changed")
+        await self._news.wait()
+
+
+class FakeReminderBook:
+    """Implements ``ports.ReminderBook``."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.kept: Reminders | None = None
+
+    async def load(self, now: datetime) -> Reminders:
+        """What is kept."""
+        await self._script.at("reminders.load")
+        return self.kept or Reminders(since=now)
+
+    async def save(self, reminders: Reminders) -> None:
+        """Keep it."""
+        await self._script.at("reminders.save")
+        self.kept = reminders
 
 
 class FakeFileSystems:
@@ -399,8 +500,11 @@ class World:
         self.outbox = FakeOutbox(self.script)
         self.watchers = FakeWatchers(self.script)
         self.inhibitor = FakeInhibitor()
+        self.power = FakePower(self.script)
+        self.reminder_book = FakeReminderBook(self.script)
         self.state = folder / "state"
         self.manifests = SqliteManifests(self.state)
+        self.enrolments = EnrolmentsFile(self.state / ENROLMENTS)
         self.asset_books = FakeAssetBooks(self.script)
         self.dump_maker = FakeDumpMaker(self.script, self.state / "dumps")
         self.background = FakeBackground(self.script)
@@ -414,6 +518,7 @@ class World:
             copier=self.copier,
             history=self.history,
             manifests=self.manifests,
+            enrolments=self.enrolments,
             asset_books=self.asset_books,
             dump_maker=self.dump_maker,
             background=self.background,
@@ -421,6 +526,8 @@ class World:
             outbox=self.outbox,
             watchers=AllWatchers([self.watchers], self.log),
             inhibitor=self.inhibitor,
+            power=self.power,
+            reminder_book=self.reminder_book,
             clock=TickingClock(),
             server="nas",
         )

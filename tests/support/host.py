@@ -34,6 +34,7 @@ SYSTEM_BUS_SOCKET = Path("/run/dbus/system_bus_socket")
 UDEV_FOLDER = Path("/run/udev")
 RUNTIME_RULES = UDEV_FOLDER / "rules.d"
 POLKIT_RULES = Path("/etc/polkit-1/rules.d")
+POLKIT_ACTIONS = Path("/usr/share/polkit-1/actions")
 SHARED_FOLDER = Path("/run/immich-usb-backup-tests")
 FOLDER_PREFIX = "immich-usb-backup-"
 COMMAND_DEADLINE = 30.0
@@ -428,16 +429,18 @@ def udisks(bus: Bus) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def polkit(bus: Bus, *, rules: Sequence[Path] = ()) -> Iterator[None]:
-    """polkitd on the bus with extra rule files; start it before `udisks`. Without it only root may mount.
+def polkit(bus: Bus, *, rules: Sequence[Path] = (), actions: Sequence[Path] = ()) -> Iterator[None]:
+    """polkitd on the bus with extra rules and actions; start it before `udisks`. Without it only root may mount.
 
-    The rules lie in a folder of the machine's, so one test process at a time can be in here.
+    They lie in folders of the machine's, so one test process at a time can be in here.
     """
     SHARED_FOLDER.mkdir(mode=0o755, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_gate("polkit"))
         for rule in rules:
             stack.enter_context(_installed(rule, POLKIT_RULES / f"00-{FOLDER_PREFIX}{os.getpid()}-{rule.name}"))
+        for action in actions:
+            stack.enter_context(_installed(action, POLKIT_ACTIONS / f"{FOLDER_PREFIX}{os.getpid()}-{action.name}"))
         if not bus.has_owner(POLKIT_NAME) and (bus.private or not bus.activate(POLKIT_NAME)):
             ready = daemon(["polkitd", "--no-debug"], lambda: bus.has_owner(POLKIT_NAME), bus.env)
             stack.enter_context(ready)

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import pytest
 from tests.support.telling import NOON, Recorder, SetClock, make_mail, make_report
 
-from immich_usb_backup.errors import DeadlineMissed, DeliveryFailed
+from immich_usb_backup.adapters.mail import SmtpMailer
+from immich_usb_backup.config import Mail
+from immich_usb_backup.errors import BackupError, DeadlineMissed, DeliveryFailed
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Outcome, RunReport
+from immich_usb_backup.model import Finding, Notice, NoticeKind, Outcome, RunReport, Severity
 from immich_usb_backup.notifier import NotifierPorts, deliver_all
 from immich_usb_backup.policy import delivery
 from immich_usb_backup.policy.delivery import Attempts, DeliveryState, Waiting
+from immich_usb_backup.policy.news import Begun, Ended, News, ended, news_id
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+NOTICE = Notice(notice_id="n1", kind=NoticeKind.REMINDER, server="nas", time=NOON, headline="'Blue' is 41 days old")
 
 
-def test_only_outcomes_that_are_wanted_have_channels() -> None:
-    mail = make_mail(to=["a@x.org", "b@x.org", "a@x.org"], on=["failed"])
-    assert delivery.channels(make_report(outcome=Outcome.FAILED), mail) == ("mail:a@x.org", "mail:b@x.org")
-    assert delivery.channels(make_report(outcome=Outcome.OK), mail) == ()
-    assert delivery.channels(make_report(), None) == ()
+def _run(run_id: str, outcome: Outcome = Outcome.OK) -> Ended:
+    return Ended(report=make_report(run_id, outcome=outcome))
+
+
+async def test_only_outcomes_that_are_wanted_have_channels() -> None:
+    mailer = SmtpMailer(make_mail(to=["a@x.org", "b@x.org", "a@x.org"], on=["failed"]), clock=SetClock())
+    assert await mailer.channels(_run("r", Outcome.FAILED)) == ("mail:a@x.org", "mail:b@x.org")
+    assert await mailer.channels(_run("r", Outcome.OK)) == ()
+    assert await mailer.channels(NOTICE) == ("mail:a@x.org", "mail:b@x.org"), "notices are always wanted"
+    assert await mailer.channels(Begun(report=make_report(outcome=Outcome.FAILED))) == ()
 
 
 def _fail(times: int, *, every: timedelta = timedelta(0), permanent: bool = False) -> Attempts:
@@ -105,22 +115,51 @@ class FakeLedger:
 
 
 class FakeMailer:
-    """Takes what it is told to take."""
+    """Implements ``notifier.Courier``; takes what it is told to take."""
 
-    def __init__(self, ledger: FakeLedger) -> None:
+    in_order = False
+
+    def __init__(self, ledger: FakeLedger, mail: Mail) -> None:
+        self._mail = SmtpMailer(mail, clock=SetClock())
         self.sent: list[tuple[str, str]] = []
         self.calls = 0
         self.refused: dict[str, DeliveryFailed] = {}
         self.down: DeliveryFailed | DeadlineMissed | None = None
         self._ledger = ledger
 
-    async def deliver(self, report: RunReport, addresses: Sequence[str]) -> Mapping[str, DeliveryFailed]:
+    async def channels(self, news: News) -> tuple[str, ...]:
+        return await self._mail.channels(news)
+
+    async def deliver(self, news: News, channels: Sequence[str]) -> Mapping[str, BackupError]:
+        addresses = [channel.removeprefix("mail:") for channel in channels]
         self.calls += 1
         assert self._ledger.states[-1] is DeliveryState.WAITING, "the attempt is written down first"
         if self.down is not None:
             raise self.down
-        self.sent += [(report.run_id, one) for one in addresses if one not in self.refused]
-        return {one: self.refused[one] for one in addresses if one in self.refused}
+        self.sent += [(news_id(news), one) for one in addresses if one not in self.refused]
+        return {f"mail:{one}": self.refused[one] for one in addresses if one in self.refused}
+
+
+class FakeMonitor:
+    """Implements ``notifier.Courier`` for a machine; wants nothing until it is switched on."""
+
+    in_order = True
+
+    def __init__(self) -> None:
+        self.on = False
+        self.heard: list[str] = []
+        self.tries = 0
+        self.down: DeliveryFailed | None = None
+
+    async def channels(self, news: News) -> tuple[str, ...]:
+        return (delivery.PING,) if self.on and not isinstance(news, Notice) else ()
+
+    async def deliver(self, news: News, channels: Sequence[str]) -> Mapping[str, BackupError]:
+        self.tries += 1
+        if self.down is not None:
+            raise self.down
+        self.heard.append(news_id(news))
+        return {}
 
 
 class World:
@@ -129,15 +168,19 @@ class World:
     def __init__(self, *entries: Waiting, to: Sequence[str] = ("a@x.org",), on: Sequence[str] = tuple(Outcome)) -> None:
         self.outbox = FakeOutbox(*entries)
         self.ledger = FakeLedger()
-        self.mailer = FakeMailer(self.ledger)
+        self.mailer = FakeMailer(self.ledger, make_mail(to=list(to), on=list(on)))
+        self.monitor = FakeMonitor()
         self.log = Recorder()
         self.clock = SetClock()
-        self.mail = make_mail(to=list(to), on=list(on))
 
     @property
     def ports(self) -> NotifierPorts:
         return NotifierPorts(
-            outbox=self.outbox, ledger=self.ledger, mail=self.mail, mailer=self.mailer, log=self.log, clock=self.clock
+            outbox=self.outbox,
+            ledger=self.ledger,
+            couriers=(self.monitor, self.mailer),
+            log=self.log,
+            clock=self.clock,
         )
 
     async def turn(self, seconds: float = 0.05) -> bool:
@@ -151,7 +194,7 @@ class World:
 
 
 def _entry(run_id: str = "r1", outcome: Outcome = Outcome.OK) -> Waiting:
-    return Waiting(name=f"{run_id}.json", report=make_report(run_id, outcome=outcome))
+    return Waiting(name=f"{run_id}.json", news=_run(run_id, outcome))
 
 
 async def test_everybody_is_told_once_and_the_entry_goes() -> None:
@@ -197,7 +240,9 @@ async def test_a_permanent_refusal_ends_it_for_that_one_only() -> None:
     assert await world.turn()
     assert world.mailer.sent == [("r1", "b@x.org")]
     assert set(world.log.events()) == {Event.DELIVERY_GIVEN_UP, Event.DELIVERED}
-    assert "Gave up telling a@x.org by mail about run r1: No such user. Correct mail.to." in world.log.lines()
+    assert (
+        "Gave up telling a@x.org by mail about the run on 'Blue': No such user. Correct mail.to." in world.log.lines()
+    )
 
 
 @pytest.mark.parametrize("error", [DeliveryFailed("Down."), DeadlineMissed("Slow.")])
@@ -272,3 +317,156 @@ async def test_a_file_that_cannot_be_touched_is_named_once_and_does_not_spin() -
         "r1.json",
         "stuck.json",
     ]
+
+
+# Repeats --------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """Runs on one disk, each with those before it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._runs: list[RunReport] = []
+
+    def ran(self, outcome: Outcome, *codes: str) -> str:
+        now = self._world.clock.now()
+        findings = tuple(Finding(code=code, severity=Severity.FAILED, message="No") for code in codes)
+        run_id = f"r{len(self._runs) + 1}"
+        report = make_report(run_id, outcome=outcome, findings=findings, started=now - MINUTE, ended=now)
+        entry = Waiting(name=f"{run_id}.json", news=ended(report, reversed(self._runs)))
+        self._runs.append(report)
+        self._world.outbox.entries[entry.name] = entry
+        return run_id
+
+
+async def _told(world: World) -> list[str]:
+    await world.turn(0.03)
+    return [run_id for run_id, _ in world.mailer.sent]
+
+
+async def test_the_same_failure_is_told_at_once_and_then_once_a_day() -> None:
+    world = World()
+    world.monitor.on = True
+    disk = Disk(world)
+    disk.ran(Outcome.FAILED, "disk-full")
+    assert await _told(world) == ["r1"]
+    for _ in range(5):
+        world.clock.move_on(hours=4.7)
+        disk.ran(Outcome.FAILED, "disk-full")
+        assert await _told(world) == ["r1"]
+        assert world.outbox.entries == {}, "nothing lies about until tomorrow"
+    world.clock.move_on(hours=1)
+    disk.ran(Outcome.FAILED, "disk-full")
+    assert await _told(world) == ["r1", "r7"]
+    assert world.log.events().count(Event.HELD_BACK) == 5
+    assert world.monitor.heard == [f"r{number}" for number in range(1, 8)], "a monitor hears everything"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "codes"), [(Outcome.OK, ()), (Outcome.FAILED, ("disk-failing",)), (Outcome.PARTIAL, ("disk-full",))]
+)
+async def test_a_change_is_told_at_once(outcome: Outcome, codes: tuple[str, ...]) -> None:
+    world = World()
+    disk = Disk(world)
+    for _ in range(2):
+        disk.ran(Outcome.FAILED, "disk-full")
+        assert await _told(world) == ["r1"]
+        world.clock.move_on(hours=1)
+    disk.ran(outcome, *codes)
+    assert await _told(world) == ["r1", "r3"]
+    assert world.outbox.entries == {}
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_from_being_told() -> None:
+    news = _run("r2", Outcome.FAILED)
+    assert delivery.is_repeat(news, told=NOON - HOUR, waiting=(), now=NOON)
+    assert not delivery.is_repeat(news, told=NOON + HOUR, waiting=(), now=NOON)
+
+
+async def test_good_runs_are_never_bundled() -> None:
+    world = World()
+    disk = Disk(world)
+    for _ in range(3):
+        disk.ran(Outcome.OK)
+        world.clock.move_on(minutes=1)
+    assert await _told(world) == ["r1", "r2", "r3"]
+
+
+async def test_failures_that_wait_for_the_mail_server_become_one_mail() -> None:
+    world = World()
+    disk = Disk(world)
+    world.mailer.down = DeliveryFailed("Down.")
+    for _ in range(3):
+        disk.ran(Outcome.FAILED, "disk-full")
+        await _told(world)
+        world.clock.move_on(minutes=10)
+    world.mailer.down = None
+    world.clock.move_on(hours=5)
+    assert await _told(world) == ["r3"]
+
+
+async def test_another_disk_is_another_matter() -> None:
+    world = World()
+    disk = Disk(world)
+    disk.ran(Outcome.FAILED, "disk-full")
+    await _told(world)
+    world.clock.move_on(minutes=1)
+    disk.ran(Outcome.FAILED, "disk-full")
+    other = make_report("other", outcome=Outcome.FAILED, ended=world.clock.now() + MINUTE)
+    other = dataclasses.replace(other, disk=dataclasses.replace(other.disk, uuid="2"))
+    world.outbox.entries["other.json"] = Waiting(name="other.json", news=Ended(report=other))
+    assert await _told(world) == ["r1", "other"]
+
+
+# Monitors -------------------------------------------------------------------------------------------------
+
+
+def _begun(run_id: str, minutes_ago: float = 0) -> Waiting:
+    report = make_report(run_id, started=NOON - minutes_ago * MINUTE)
+    return Waiting(name=f"{run_id}.begun.json", news=Begun(report=report))
+
+
+async def test_a_monitor_hears_that_a_run_begins_and_how_it_ends_and_people_only_the_end() -> None:
+    world = World(_begun("r1"))
+    world.monitor.on = True
+    assert await world.turn()
+    world.outbox.entries["r1.json"] = _entry("r1")
+    assert await world.turn()
+    assert world.monitor.heard == ["r1.begun", "r1"]
+    assert world.mailer.sent == [("r1", "a@x.org")]
+    assert world.log.lines()[0] == "Told the ping address about the beginning of the run on 'Blue'"
+
+
+async def test_a_beginning_is_never_told_after_its_end_nor_long_after_it_was() -> None:
+    world = World(_begun("r1"), _entry("r1"), _begun("r2", minutes_ago=11))
+    world.monitor.on = True
+    world.outbox.stuck = {"r1.begun.json"}
+    assert not await world.turn()
+    assert world.monitor.heard == ["r1"]
+    world.outbox.stuck = set()
+    world.clock.move_on(minutes=1)
+    assert await world.turn()
+    assert world.monitor.heard == ["r1"]
+
+
+async def test_what_is_newer_waits_for_what_is_older() -> None:
+    world = World(_entry("r1", Outcome.FAILED))
+    world.monitor.on, world.monitor.down = True, DeliveryFailed("Down.")
+    assert not await world.turn()
+    world.clock.move_on(hours=9)
+    world.outbox.entries["r2.json"] = _entry("r2")
+    world.monitor.down = None
+    assert await world.turn()
+    assert world.monitor.heard == ["r1", "r2"]
+
+
+async def test_a_monitor_that_is_down_is_asked_once_for_all_that_waits() -> None:
+    world = World(*(_entry(f"r{number}") for number in range(4)))
+    world.monitor.on, world.monitor.down = True, DeliveryFailed("Down.")
+    assert not await world.turn()
+    assert world.monitor.tries == 1
+    assert len(world.mailer.sent) == 4, "it holds up nobody else"
+    world.clock.move_on(minutes=2)
+    assert not await world.turn()
+    assert world.monitor.tries == 2

@@ -22,13 +22,16 @@ import pytest
 import immich_usb_backup
 from immich_usb_backup import config, dbus_names
 from immich_usb_backup.__main__ import COMMANDS, main
+from immich_usb_backup.adapters import dbus_values
 from immich_usb_backup.adapters.journal import PREFIX, journal_fields
+from immich_usb_backup.adapters.polkit import Action
 from immich_usb_backup.cli import plan
 from immich_usb_backup.errors import BackupError
 from immich_usb_backup.events import Event
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY, Outcome, Stage
+from immich_usb_backup.model import BACKUP_FOLDER, TEMPORARY, NoticeKind, Outcome, Stage, Trigger
 from immich_usb_backup.policy import library_findings
+from immich_usb_backup.policy.disk_facts import DiskState
 from immich_usb_backup.policy.marker import INNER_MARKER, MARKER_ENDINGS
 from immich_usb_backup.policy.whole_plan import Steps, combine
 from immich_usb_backup.requests import Refusal
@@ -252,7 +255,7 @@ def test_the_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as wrong_usage:
         main(["nonsense"])
     real = {int(code) for code in ExitCode} | {wrong_usage.value.code}
-    table = _section((REFERENCE / "commands.md").read_text(), "Exit codes")
+    table = (REFERENCE / "exit-codes.md").read_text()
     assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == real
 
 
@@ -293,8 +296,11 @@ def test_every_journal_field_is_documented() -> None:
 def test_the_bus_is_documented() -> None:
     text = (REFERENCE / "dbus.md").read_text()
     names = [value for name, value in vars(dbus_names).items() if name.isupper()]
-    assert len(names) == 15
-    assert [name for name in names if f"`{name}" not in text] == []
+    assert len(names) > 20
+    assert [name for name in names if not any(f"{before}{name}" in text for before in "`/")] == []
+    properties = [*dbus_values.MANAGER_PROPERTIES, *dbus_values.DISK_PROPERTIES, *dbus_values.RUN_PROPERTIES]
+    assert [name for name in properties if f"`{name}`" not in _section(text, "Properties")] == []
+    assert [name for name in (*NoticeKind, *DiskState, *Trigger, *Action) if f"`{name}`" not in text] == []
     errors_documented = {_code(row[0])[0].lstrip(".") for row in _rows(_section(text, "Methods")) if row[0][1] == "."}
     assert errors_documented == set(Refusal)
     for line, values in (("- `stage`:", Stage), ("- `outcome`:", Outcome), ("`code` of a category:", plan.WORDS)):

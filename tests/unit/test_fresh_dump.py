@@ -43,7 +43,8 @@ async def _run(world: World, config: Config, stick: Stick | None = None) -> RunR
 
 
 def _codes(report: RunReport) -> list[str]:
-    return [finding.code for finding in report.findings]
+    """Without that of every first run."""
+    return [finding.code for finding in report.findings if finding.code != "any-marked-disk"]
 
 
 @pytest.mark.parametrize("mode", ["pg_dump", "command"])

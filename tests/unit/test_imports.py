@@ -16,7 +16,8 @@ PACKAGE = Path(immich_usb_backup.__file__).parent
 BASE = frozenset({"model", "errors", "events", "config", "exit_codes", "dbus_names", "__init__"})
 POLICY = BASE | {"policy", "messages", "ports"}
 STAGES = POLICY | {"stages", "marker_look", "release", "protect"}
-RUN = STAGES | {"announce", "first_look", "run", "recovery"}
+RUN = STAGES | {"announce", "first_look", "trust_look", "enrolling", "run", "recovery", "notices", "reminding"}
+DAEMON = {"disks_here", "dry_run", "asked", "overview", "worker", "mains"}
 REQUESTS = POLICY | {"requests", "jobs"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),
@@ -25,19 +26,24 @@ ALLOWED = {
     **dict.fromkeys(("policy", "messages", "ports"), POLICY),
     "protect": BASE,
     **dict.fromkeys(("stages", "marker_look", "release"), STAGES),
-    **dict.fromkeys(("announce", "first_look", "run", "recovery"), RUN),
-    **dict.fromkeys(("notifier", "agent", "dry_run"), RUN),
+    **dict.fromkeys(
+        ("announce", "first_look", "trust_look", "enrolling", "run", "recovery", "notices", "reminding"), RUN
+    ),
+    **dict.fromkeys(("notifier", "dry_run"), RUN),
+    "agent": RUN | {"agent"},
     **dict.fromkeys(("requests", "jobs", "disks_here"), REQUESTS),
-    "daemon": RUN | REQUESTS | {"disks_here", "dry_run"},
+    **dict.fromkeys(("daemon", "asked", "worker", "overview", "mains"), RUN | REQUESTS | DAEMON),
     "adapters": POLICY | {"adapters", "protect", "requests"},
     "restore": POLICY | {"restore", "adapters"},  # a command in the foreground, on this machine's files alone: no ports
     "dump_making": POLICY | {"dump_making", "adapters"},  # a process of its own, too
+    "doctor": POLICY | {"doctor", "adapters"},  # a command in the foreground, which only looks
     **dict.fromkeys(
         ("cli", "__main__"),
-        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making"},
+        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making", "doctor"},
     ),
 }
 ONLY_IN = {
+    "apprise": {"adapters/push.py"},
     "dbus_next": {"adapters/bus.py"},
     "pyudev": {"adapters/udev.py"},
     "sdnotify": {"adapters/service.py"},

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immich_usb_backup.model import BACKUP_FOLDER, Marker
-from immich_usb_backup.policy.marker import disk_name, find_marker, has_folder_name, marker_files
+from immich_usb_backup.policy.marker import (
+    MarkerText,
+    decode,
+    disk_name,
+    encode,
+    find_marker,
+    has_folder_name,
+    is_enrolled_marker,
+    marker_files,
+)
 from immich_usb_backup.policy.text import printable
 
 NAME = BACKUP_FOLDER
@@ -112,3 +121,40 @@ def test_a_name_is_shown_harmlessly_and_never_long() -> None:
 def test_no_content_raises(content: bytes) -> None:
     name = disk_name(content)
     assert name is None or (printable(name) == name and 0 < len(name) <= 60)
+
+
+SECRET = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("name", ["Blue", 'a"b', "a\\b", "\u00e9\U0001f600", "'", "[x]", "# no", "{disk}", 'a\\"b\\'])
+def test_what_enroll_writes_is_read_back_whatever_the_name(name: str) -> None:
+    assert decode(encode(MarkerText(name, SECRET))) == MarkerText(name, SECRET)
+
+
+@given(st.text(min_size=1, max_size=60).filter(lambda text: printable(text) == text == text.strip()))
+def test_every_name_that_can_be_shown_comes_back(name: str) -> None:
+    assert decode(encode(MarkerText(name, SECRET))) == MarkerText(name, SECRET)
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "ab", SECRET.upper(), SECRET + "00", f" {SECRET}", SECRET[:-1] + "g", SECRET + "\\n"]
+)
+def test_a_secret_of_another_form_is_none(secret: str) -> None:
+    assert decode(f'name = "Blue"\nsecret = "{secret}"\n'.encode()) == MarkerText("Blue", "")
+
+
+@pytest.mark.parametrize("length", range(len(encode(MarkerText("Blue", SECRET)))))
+def test_a_marker_cut_off_anywhere_has_no_secret(length: int) -> None:
+    """But for its last character, which is a line end."""
+    whole = encode(MarkerText("Blue", SECRET))
+    assert decode(whole[:length]).secret == ("" if length < len(whole) - 1 else SECRET)
+
+
+def test_a_secret_is_in_no_trace() -> None:
+    assert SECRET not in repr(decode(encode(MarkerText("Blue", SECRET))))
+    assert SECRET not in repr(Marker(entry=NAME, is_folder=True, secret=SECRET))
+
+
+def test_only_the_file_that_enroll_makes_may_hold_it() -> None:
+    assert is_enrolled_marker(f"{NAME}.TOML")
+    assert not any(map(is_enrolled_marker, (NAME, f"{NAME}.txt", f"{NAME}/marker.toml", f"{NAME}.toml.partial")))

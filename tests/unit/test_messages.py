@@ -10,6 +10,8 @@ from tests.support.telling import NOON, make_report
 from immich_usb_backup import messages
 from immich_usb_backup.adapters import mail_template
 from immich_usb_backup.model import DiskVerdict, Finding, Outcome, Progress, Restorable, Severity, Stage
+from immich_usb_backup.policy.letters import letter_of
+from immich_usb_backup.policy.news import Ended
 
 PARTIAL = Finding(code="no-good-dump", severity=Severity.PARTIAL, message="No dump", hint="Make one.")
 GONE = Finding(code="disk-gone", severity=Severity.INTERRUPTED, message="It was unplugged", hint="Plug it in again.")
@@ -68,18 +70,19 @@ def test_what_the_disk_is_worth_comes_after_what_is_wrong_and_before_the_rest() 
 
 
 def test_a_run_that_came_to_no_verdict_says_nothing_of_it() -> None:
-    message = messages.outcome_message(make_report())
-    assert message.verdict == ()
-    assert "would bring back" not in mail_template.text_part(make_report()) + mail_template.html_part(make_report())
+    letter = letter_of(Ended(report=make_report()))
+    assert messages.outcome_message(make_report()).verdict == ()
+    assert "would bring back" not in mail_template.text_part(letter) + mail_template.html_part(letter)
 
 
 def test_a_mail_gives_the_verdict_a_place_of_its_own() -> None:
     report = make_report(verdict=VERDICT)
     sentence = messages.outcome_message(report).verdict[0]
-    text = mail_template.text_part(report)
+    letter = letter_of(Ended(report=report))
+    text = mail_template.text_part(letter)
     assert f"\n\nWhat this disk would bring back:\n{sentence}\n" in text
     assert text.count(sentence) == 1
-    page = mail_template.html_part(report)
+    page = mail_template.html_part(letter)
     assert (
         page.index("<h1") < page.index("What this disk would bring back</h2>") < page.index("2 of 3 photos in the dump")
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email
 import html.parser
 import unicodedata
+from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any
@@ -15,8 +17,10 @@ from tests.support.telling import HOSTILE_NAMES, NOON, hostile_report, make_mail
 from immich_usb_backup.adapters import mail_template
 from immich_usb_backup.adapters.desktop import Desktop
 from immich_usb_backup.errors import DeliveryFailed
-from immich_usb_backup.model import Outcome
-from immich_usb_backup.policy import notes
+from immich_usb_backup.model import Notice, NoticeKind, Outcome
+from immich_usb_backup.policy import note_words, notes
+from immich_usb_backup.policy.letters import letter_of
+from immich_usb_backup.policy.news import Ended, ended
 from immich_usb_backup.policy.text import harmless
 
 pytestmark = pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -33,13 +37,19 @@ HEADERS = [
     "MIME-Version",
     "Content-Type",
 ]
-PLAIN_LINES = 21
-ALLOWED_TAGS = {"html", "head", "meta", "title", "style", "body", "div", "h1", "h2", "p", "ul", "li", "br"}
+PLAIN_LINES = 28
+ALLOWED_TAGS = {"html", "head", "meta", "title", "style", "body", "div", "h1", "h2", "p", "ul", "li", "br", "span"}
+
+
+def _hostile(name: str) -> Ended:
+    """A run, and one like it before."""
+    report = hostile_report(name)
+    return ended(report, [dataclasses.replace(report, run_id="before", ended=NOON - timedelta(hours=3))])
 
 
 def _sent(name: str) -> EmailMessage:
     """As the receiving side parses it."""
-    raw = mail_template.to_wire(mail_template.compose(hostile_report(name), make_mail(), now=NOON))
+    raw = mail_template.to_wire(mail_template.compose(_hostile(name), make_mail(), now=NOON))
     assert raw.isascii()
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     parsed = email.message_from_bytes(raw, policy=SMTP)
@@ -58,7 +68,7 @@ def test_mail_headers(name: str) -> None:
     assert message["To"].addresses[0].addr_spec == "me@example.org"
     assert len(message["To"].addresses) == 1
     assert message["Subject"].startswith("'")
-    assert message["Subject"].endswith("is backed up, but not everything: safe to unplug")
+    assert " is backed up, but not everything: safe to unplug (2 times in a row since " in message["Subject"]
     assert _is_harmless(message["Subject"])
 
 
@@ -97,8 +107,9 @@ def test_mail_html(name: str) -> None:
 
 
 def test_the_same_name_as_a_run_id(name: str) -> None:
-    message = mail_template.compose(make_report(name), make_mail(), now=NOON)
-    assert message["Message-ID"] == mail_template.compose(make_report(name), make_mail(), now=NOON)["Message-ID"]
+    message = mail_template.compose(Ended(report=make_report(name)), make_mail(), now=NOON)
+    again = mail_template.compose(Ended(report=make_report(name)), make_mail(), now=NOON)
+    assert message["Message-ID"] == again["Message-ID"]
     assert email.message_from_bytes(message.as_bytes(), policy=SMTP)["Message-ID"].endswith("@example.org>")
 
 
@@ -139,6 +150,8 @@ async def test_the_desktop(name: str, markup: bool) -> None:
         notes.finished(values),
         notes.running(notes.run_of({**values, "run": "r", "line": name})),
         notes.stopped(notes.run_of(values)),
+        notes.notice({**values, "kind": name}),
+        notes.with_answer(notes.finished(values), note_words.refused("x.Error", name), without=frozenset()),
     ):
         assert await Desktop(bus).show(note, replaces=0) == 7  # type: ignore[arg-type]
         summary, body = bus.notified[3], bus.notified[4]
@@ -156,4 +169,30 @@ def test_harmless_keeps_what_is_harmless(name: str) -> None:
 
 def test_the_outcome_of_every_kind_has_a_page(name: str) -> None:
     for outcome in Outcome:
-        assert "<h1" in mail_template.html_part(make_report(name=name, outcome=outcome))
+        assert "<h1" in mail_template.html_part(letter_of(Ended(report=make_report(name=name, outcome=outcome))))
+
+
+def test_a_notice_by_mail(name: str) -> None:
+    notice = Notice(
+        notice_id="n1",
+        kind=NoticeKind.STRANGER,
+        server=name,
+        time=NOON,
+        headline=name,
+        lines=(name, f"<b>{name}"),
+        todo=(name,),
+        disk_uuid=name,
+        disk_name=name,
+    )
+    raw = mail_template.to_wire(mail_template.compose(notice, make_mail(), now=NOON))
+    message = email.message_from_bytes(raw, policy=SMTP)
+    assert {"Bcc", "Reply-To"}.isdisjoint(message.keys())
+    assert _is_harmless(str(message["Subject"]))
+    assert message["X-Immich-USB-Backup-Notice"] == "stranger"
+    assert isinstance(message, EmailMessage)
+    part = message.get_body(("html",))
+    assert part is not None
+    page = Tags()
+    page.feed(part.get_content())
+    assert page.tags <= ALLOWED_TAGS
+    assert _is_harmless("".join(page.text).replace("\r", "").replace("\n", ""))

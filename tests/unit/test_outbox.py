@@ -14,15 +14,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.support.fakes import FakeHistory, Script
 from tests.support.telling import HOSTILE_NAMES, NOON, Recorder, hostile_report, make_report
 
 from immich_usb_backup.adapters import atomic, outbox, report_json
 from immich_usb_backup.adapters.delivered import FILE_NAME, DeliveredLedger
 from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.wanted_outbox import WantedOutbox
+from immich_usb_backup.config import Config
 from immich_usb_backup.errors import DeliveryFailed, StateDamaged
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Outcome
+from immich_usb_backup.model import Notice, NoticeKind, Outcome, PlugIn
 from immich_usb_backup.policy import delivery
+from immich_usb_backup.policy.news import Begun, Ended
 
 
 @pytest.fixture
@@ -77,6 +81,9 @@ def test_what_is_no_report_is_named() -> None:
             report_json.load(content)
 
 
+NOTICE_DOCUMENT = {"notice_id": "x", "kind": "reminder", "server": "nas", "headline": "x"}
+
+
 # The folder -----------------------------------------------------------------------------------------------
 
 
@@ -85,7 +92,7 @@ async def test_put_pending_discard(box: OutboxFolder, tmp_path: Path) -> None:
     await box.put(later)
     await box.put(make_report("b-earlier"))
     first, second = await box.pending()
-    assert (first.name, second.report) == ("b-earlier.json", later), "the oldest run first"
+    assert (first.name, second.news) == ("b-earlier.json", Ended(report=later)), "the oldest run first"
     assert (tmp_path / first.name).stat().st_mode & 0o777 == 0o640
     await box.discard(first.name)
     await box.discard(first.name)
@@ -104,6 +111,8 @@ import asyncio, os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.wanted_outbox import WantedOutbox
+from immich_usb_backup.config import Config
 from tests.support.telling import Recorder, make_report
 def crash(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -122,8 +131,106 @@ async def test_a_crash_in_the_middle_of_writing_leaves_no_entry(call: str, box: 
     assert len(os.listdir(tmp_path)) == 1, "it was in the middle of it"
     assert await box.pending() == ()
     await box.put(make_report())
-    assert [entry.report for entry in await box.pending()] == [make_report()]
+    assert [entry.news for entry in await box.pending()] == [Ended(report=make_report())]
     assert os.listdir(tmp_path) == [f"{make_report().run_id}.json"]
+
+
+NOTICE = Notice(
+    notice_id="reminder-20261121",
+    kind=NoticeKind.REMINDER,
+    server="nas",
+    time=NOON,
+    headline="'Blue' is 41 days old",
+    lines=("No disk has a fresh backup.",),
+    todo=("Plug it in.",),
+    disk_uuid="1234-ABCD",
+    disk_name="not\udcfftext",
+)
+
+
+async def test_beginnings_and_notices_lie_beside_outcomes_in_the_order_of_their_times(
+    box: OutboxFolder, tmp_path: Path
+) -> None:
+    report = make_report("r1", outcome=Outcome.FAILED)
+    before = [
+        make_report("r1"),
+        make_report("r0", ended=NOON - timedelta(days=1)),
+        make_report("later", ended=NOON + timedelta(days=1)),
+    ]
+    await box.put(report, before)
+    await box.put_begun(report)
+    await box.put_notice(dataclasses.replace(NOTICE, time=NOON - timedelta(hours=9)))
+    await box.put_notice(NOTICE)
+    assert sorted(os.listdir(tmp_path)) == ["r1.begun.json", "r1.json", "reminder-20261121.json"]
+    begun, outcome, notice = await box.pending()
+    assert begun.news == Begun(report=report)
+    assert isinstance(outcome.news, Ended)
+    assert (outcome.news.report, [one.run_id for one in outcome.news.recent]) == (report, ["r0"])
+    assert notice.news == dataclasses.replace(NOTICE, disk_name="not\\xfftext")
+
+
+async def test_an_entry_of_an_earlier_version_is_read(box: OutboxFolder, tmp_path: Path) -> None:
+    """It has nothing beside the report; and one whose neighbours cannot be read is told without them."""
+    document = json.loads(report_json.dump(make_report()))
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    (tmp_path / "b.json").write_text(json.dumps({**document, "recent": [{"run_id": 1}]}))
+    assert [entry.news for entry in await box.pending()] == [Ended(report=make_report())] * 2
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 1, "notice": {"notice_id": "x"}},
+        {"version": 1, "begun": 3},
+        {"version": 2, "notice": {}},
+        {"version": 1, "notice": {**NOTICE_DOCUMENT, "time": "2026-11-21T12:00:00"}},
+    ],
+)
+async def test_what_is_no_notice_is_named(document: object, box: OutboxFolder, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    (entry,) = await box.pending()
+    assert entry.foreign
+    assert entry.problem
+
+
+@pytest.mark.parametrize("notice_id", ["../x", "", "a/b", ".hidden", "a\0b", "a" * 300, "a\nb"])
+async def test_a_notice_id_cannot_lead_out_of_the_folder(notice_id: str, box: OutboxFolder, tmp_path: Path) -> None:
+    with pytest.raises(DeliveryFailed):
+        await box.put_notice(dataclasses.replace(NOTICE, notice_id=notice_id))
+    assert os.listdir(tmp_path) == []
+
+
+# Who wants it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "left"),
+    [
+        ({}, []),
+        ({"mail": {"host": "localhost", "to": ["a@x.org"]}}, ["r1.json", "reminder-20261121.json"]),
+        ({"push": {}}, ["r1.json", "reminder-20261121.json"]),
+        ({"ping": {}}, ["r1.begun.json", "r1.json"]),
+    ],
+)
+async def test_only_what_somebody_wants_is_left(
+    sections: dict[str, object], left: list[str], box: OutboxFolder, tmp_path: Path, log: Recorder
+) -> None:
+    script = Script()
+    history = FakeHistory(script)
+    for run_id in ("r0", "r1"):
+        await history.begin(make_report(run_id), _plug_in())
+        await history.finish(make_report(run_id))
+    wanted = WantedOutbox(box, history=history, config=lambda: Config.model_validate(sections), log=log)
+    await wanted.put_begun(make_report("r1"))
+    await wanted.put(make_report("r1"))
+    await wanted.put_notice(NOTICE)
+    assert sorted(os.listdir(tmp_path)) == left
+    for entry in await box.pending():
+        assert not isinstance(entry.news, Ended) or [one.run_id for one in entry.news.recent] == ["r0"]
+
+
+def _plug_in() -> PlugIn:
+    return PlugIn(boot_id="b", disk_sequence=1, device_number=2)
 
 
 async def test_foreign_things_are_named_and_do_not_block(box: OutboxFolder, tmp_path: Path) -> None:
@@ -137,13 +244,13 @@ async def test_foreign_things_are_named_and_do_not_block(box: OutboxFolder, tmp_
     (tmp_path / "newer.json").write_bytes(b'{"version": 99}')
     await box.put(make_report())
     entries = await box.pending()
-    bad = [entry for entry in entries if entry.report is None]
+    bad = [entry for entry in entries if entry.news is None]
     assert len(entries) == 8
     assert len(bad) == 7
     assert all(entry.foreign and entry.problem for entry in bad), bad
     for entry in bad:
         await box.set_aside(entry.name)
-    assert [entry.report for entry in await box.pending()] == [make_report()]
+    assert [entry.news for entry in await box.pending()] == [Ended(report=make_report())]
     assert len(os.listdir(tmp_path)) == 8, "nothing is thrown away"
 
 

@@ -458,11 +458,29 @@ async def test_eject_ends_the_reading_and_the_run_is_a_good_one(world: World, co
         world.devices.pull(plug_in.stick)
         world.script.hold("target.sha1s")
         await _reading(plug_in)
-        assert await plug_in.running.daemon.eject("STICK1") == "STICK1"
+        assert await plug_in.running.daemon.asked.eject("STICK1") == "STICK1"
         report = world.watchers.reports[-1]
         assert (report.outcome, report.safe_to_unplug, plug_in.stick.mounted_by) == (Outcome.OK, True, "")
         assert headline(report).endswith("safe to unplug")
         assert "6 files left for the next time" in read_again(report)
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.OK), (2, Outcome.INTERRUPTED)])
+async def test_cancelled_while_it_reads_a_run_is_a_good_one_and_cancelled_again_it_is_not(
+    world: World, config: Config, times: int, outcome: Outcome
+) -> None:
+    async with plugging(world, verifying(config, again_after_days=0, minutes="unlimited")) as plug_in:
+        await plug_in()
+        world.devices.pull(plug_in.stick)
+        world.script.hold("target.sha1s")
+        await _reading(plug_in)
+        world.script.hold("target.free_bytes")
+        for _ in range(times):
+            assert await plug_in.running.daemon.asked.cancel("STICK1") == "STICK1"
+            await plug_in.running.reached("target.free_bytes")
+        world.script.go_on("target.free_bytes")
+        await plug_in.running.runs(2)
+    assert (world.report.outcome, world.report.safe_to_unplug, plug_in.stick.mounted_by) == (outcome, True, "")
 
 
 async def test_a_stop_of_the_service_ends_the_reading_too(world: World, config: Config) -> None:
@@ -483,7 +501,7 @@ async def test_eject_is_refused_with_words_while_photos_are_copied(world: World,
         world.devices.plug(world.stick())
         await running.reached("copier.copy library")
         with pytest.raises(Refused) as refused:
-            await running.daemon.eject("STICK1")
+            await running.daemon.asked.eject("STICK1")
         assert refused.value.why is Refusal.BUSY
         assert "what is new is not on it yet" in refused.value.message
         world.script.go_on("copier.copy library")
@@ -495,9 +513,9 @@ async def test_eject_unmounts_what_a_desktop_has_mounted_afterwards(world: World
     async with plugging(world, config) as plug_in:
         await plug_in()
         plug_in.stick.mounted_by = "desktop"
-        assert await plug_in.running.daemon.eject("STICK1") == "STICK1"
+        assert await plug_in.running.daemon.asked.eject("STICK1") == "STICK1"
         assert plug_in.stick.mounted_by == ""
-        assert await plug_in.running.daemon.eject("STICK1") == "STICK1"
+        assert await plug_in.running.daemon.asked.eject("STICK1") == "STICK1"
     assert len(world.watchers.reports) == 1
 
 
@@ -509,7 +527,7 @@ async def test_eject_of_a_disk_that_waits_for_its_backup_is_refused(world: World
         world.devices.plug(world.stick(2))
         await quiet()
         with pytest.raises(Refused) as refused:
-            await running.daemon.eject("STICK2")
+            await running.daemon.asked.eject("STICK2")
         assert "waits for its backup" in refused.value.message
         world.script.go_on("copier.copy library")
         await running.runs(2)
@@ -520,7 +538,7 @@ async def test_eject_of_a_disk_that_waits_for_its_backup_is_refused(world: World
 
 async def _verify(plug_in: Plugging, what: str) -> RunReport:
     runs = len(plug_in.world.watchers.reports)
-    await plug_in.running.daemon.verify("STICK1", what)
+    await plug_in.running.daemon.asked.verify("STICK1", what)
     await plug_in.running.runs(runs + 1)
     return plug_in.world.watchers.reports[-1]
 
@@ -534,7 +552,7 @@ async def test_verify_reads_what_is_due_and_all_reads_everything(world: World, c
         world.ports.clock.move_on(days=31)  # type: ignore[attr-defined]
         assert "6 files" in read_again(await _verify(plug_in, ""))
         with pytest.raises(Refused) as refused:
-            await plug_in.running.daemon.verify("STICK1", "some")
+            await plug_in.running.daemon.asked.verify("STICK1", "some")
         assert refused.value.why is Refusal.BAD_CHOICE
 
 

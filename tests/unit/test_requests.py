@@ -12,11 +12,21 @@ from tests.support.fakes import Stick, World, partition_of
 from tests.support.running import Running, daemon_on, quiet
 from tests.support.telling import NOON
 
-from immich_usb_backup import daemon as module
+from immich_usb_backup import worker as module
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import BackupError, DiskGone, Interrupted, StateDamaged
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import DeviceAction, Mode, Outcome, PartitionSeen, PlanReport, PlugIn, Rereading, RunReport
+from immich_usb_backup.model import (
+    DeviceAction,
+    Mode,
+    Outcome,
+    PartitionSeen,
+    PlanReport,
+    PlugIn,
+    Rereading,
+    RunReport,
+)
+from immich_usb_backup.policy.enrolment import Enrolment
 from immich_usb_backup.policy.report import first_report, identify
 from immich_usb_backup.ports import Manifest, Ports
 from immich_usb_backup.requests import Refusal, Refused
@@ -41,6 +51,10 @@ class Permissions:
         await self._script.at("manifests.adopt")
         self.adopted.append(uuid)
 
+    async def forget(self, uuid: str) -> None:
+        """Nothing is forgotten here."""
+        raise NotImplementedError
+
     async def open(self, uuid: str) -> Manifest:
         """Runs are stand-ins here."""
         raise NotImplementedError
@@ -48,6 +62,22 @@ class Permissions:
     async def server_id(self) -> str:
         """Runs are stand-ins here."""
         raise NotImplementedError
+
+
+class NobodyEnrolled:
+    """Implements ``ports.Enrolments`` without a thread: ``quiet`` waits for none."""
+
+    async def all(self) -> tuple[Enrolment, ...]:
+        """None."""
+        return ()
+
+    async def put(self, enrolment: Enrolment) -> None:
+        """Nothing is enrolled here."""
+        raise NotImplementedError
+
+    async def revoke(self, uuid: str) -> bool:
+        """There is none."""
+        return False
 
 
 class Jobs:
@@ -67,6 +97,7 @@ class Jobs:
         stop: Stop,
         mode: Mode | None = None,
         rereading: Rereading = Rereading.TURN,
+        **others: object,
     ) -> RunReport | None:
         """Begin, be recorded, end; cancelled, end all the same."""
         stick = next(stick for stick in self._world.devices.plugged.values() if stick.seen.uuid == seen.uuid)
@@ -100,7 +131,7 @@ class Jobs:
 @pytest.fixture(autouse=True)
 def permissions(world: World) -> Permissions:
     permissions = Permissions(world)
-    world.ports = replace(world.ports, manifests=permissions)
+    world.ports = replace(world.ports, manifests=permissions, enrolments=NobodyEnrolled())
     return permissions
 
 
@@ -132,9 +163,9 @@ async def refused(call: Coroutine[Any, Any, Any]) -> Refused:
 async def test_a_plan_is_answered_and_is_no_run(world: World, config: Config, jobs: Jobs) -> None:
     async with daemon_on(world, config, runs_at_most=2) as running:
         await plugged(running, world.stick())
-        report = await running.daemon.plan("STICK1", "verify")
+        report = await running.daemon.asked.plan("STICK1", "verify")
         assert (report.disk.label, report.mode) == ("STICK1", Mode.VERIFY)
-        assert (await running.daemon.plan("STICK1", "")).mode is Mode.QUICK
+        assert (await running.daemon.asked.plan("STICK1", "")).mode is Mode.QUICK
         await quiet()
         assert not running.task.done(), "plans do not count as backups"
     assert jobs.done == [
@@ -149,12 +180,12 @@ async def test_a_plan_waits_for_its_turn(world: World, config: Config, jobs: Job
     async with daemon_on(world, config) as running:
         await plugged(running, first, second)
         world.script.hold("back up STICK1")
-        await running.daemon.backup("STICK1", "")
+        await running.daemon.asked.backup("STICK1", "")
         await running.reached("back up STICK1")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         await quiet()
         assert "plan STICK2" not in world.script.steps
-        await running.daemon.backup("STICK2", "full")
+        await running.daemon.asked.backup("STICK2", "full")
         world.script.go_on("back up STICK1")
         await plan
         await running.runs(4)
@@ -171,9 +202,9 @@ async def test_a_backup_that_is_asked_for_follows_a_plan_of_the_same_disk(
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
         world.script.hold("plan STICK1")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK1", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK1", ""))
         await running.reached("plan STICK1")
-        assert await running.daemon.backup("STICK1", "full") == "STICK1"
+        assert await running.daemon.asked.backup("STICK1", "full") == "STICK1"
         world.script.go_on("plan STICK1")
         await plan
         await running.runs(2)
@@ -190,9 +221,9 @@ async def test_a_disk_that_is_pulled_ends_its_plan_with_that_error(
         held = "back up STICK1" if how == "waits" else "plan STICK2"
         world.script.hold(held)
         if how == "waits":
-            await running.daemon.backup("STICK1", "")
+            await running.daemon.asked.backup("STICK1", "")
             await running.reached(held)
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         if how == "runs":
             await running.reached(held)
         await quiet()
@@ -200,7 +231,7 @@ async def test_a_disk_that_is_pulled_ends_its_plan_with_that_error(
         with pytest.raises(DiskGone, match="/dev/sdc1 was unplugged before"):
             await plan
         world.script.go_on(held)
-        assert await running.daemon.backup("STICK1", "") if how == "runs" else True
+        assert await running.daemon.asked.backup("STICK1", "") if how == "runs" else True
         await running.runs(3)
     assert ("plan", "STICK2", None) not in jobs.done
 
@@ -212,13 +243,13 @@ async def test_a_stop_ends_a_plan_with_that_error(world: World, config: Config, 
         held = "back up STICK1" if how == "waits" else "plan STICK2"
         world.script.hold(held)
         if how == "waits":
-            await running.daemon.backup("STICK1", "")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+            await running.daemon.asked.backup("STICK1", "")
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         await running.reached(held)
         running.daemon.stop()
         with pytest.raises(Interrupted, match="the backup service was stopped"):
             await plan
-        late = await refused(running.daemon.plan("STICK2", ""))
+        late = await refused(running.daemon.asked.plan("STICK2", ""))
         assert "being stopped" in late.message
     assert ("plan", "STICK2", None) not in jobs.done
 
@@ -228,9 +259,9 @@ async def test_what_goes_wrong_in_a_plan_is_its_answer(world: World, config: Con
         await plugged(running, world.stick())
         world.script.fail("plan STICK1", BackupError("it is damaged"), OSError(5, "Input/output error"))
         with pytest.raises(BackupError, match="it is damaged"):
-            await running.daemon.plan("STICK1", "")
+            await running.daemon.asked.plan("STICK1", "")
         with pytest.raises(BackupError, match="The disk answered: Input/output error"):
-            await running.daemon.plan("STICK1", "")
+            await running.daemon.asked.plan("STICK1", "")
 
 
 async def test_a_pulled_disk_that_answers_with_errors_was_pulled(
@@ -248,7 +279,7 @@ async def test_a_pulled_disk_that_answers_with_errors_was_pulled(
     async with daemon_on(world, config) as running:
         await plugged(running, stick)
         world.script.hold("plan")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK1", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK1", ""))
         await running.reached("plan")
         world.devices.pull(stick)
         with pytest.raises(DiskGone):
@@ -259,7 +290,7 @@ async def test_after_a_plan_the_disk_is_still_one_that_had_its_run(world: World,
     stick = world.stick()
     async with daemon_on(world, config) as running:
         await plugged(running, stick)
-        await running.daemon.plan("STICK1", "")
+        await running.daemon.asked.plan("STICK1", "")
         world.devices.say(stick, DeviceAction.CHANGE)
         await quiet()
         world.devices.pull(stick)
@@ -271,7 +302,7 @@ async def test_a_bug_in_a_plan_is_told_and_does_not_end_the_service(world: World
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
         world.script.fail("plan STICK1", ValueError("a bug"))
-        refusal = await refused(running.daemon.plan("STICK1", ""))
+        refusal = await refused(running.daemon.asked.plan("STICK1", ""))
         assert (refusal.why, "journalctl" in refusal.hint) == (Refusal.FAILED, True)
         assert Event.BUG in world.log.events()
         await plugged(running, world.stick(2))
@@ -281,9 +312,9 @@ async def test_a_plan_that_nobody_waits_for_any_more_is_not_made(world: World, c
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick(1), world.stick(2))
         world.script.hold("back up STICK1")
-        await running.daemon.backup("STICK1", "")
+        await running.daemon.asked.backup("STICK1", "")
         await running.reached("back up STICK1")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         await quiet()
         plan.cancel()
         await quiet()
@@ -297,12 +328,12 @@ async def test_a_plan_that_nobody_waits_for_any_more_is_stopped(world: World, co
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick(1), world.stick(2))
         world.script.hold("plan STICK2")
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         await running.reached("plan STICK2")
         plan.cancel()
         await quiet()
         assert not running.daemon.busy
-        assert (await running.daemon.plan("STICK1", "")).disk.label == "STICK1"
+        assert (await running.daemon.asked.plan("STICK1", "")).disk.label == "STICK1"
     assert jobs.done[2:] == [("plan", "STICK1", None)]
 
 
@@ -329,7 +360,7 @@ async def test_a_plan_keeps_its_drive_from_being_switched_off(
         world.history.plug_ins.add(other.seen.plug_in)
         world.devices.say(other, DeviceAction.ADD)
         await quiet()
-        plan = asyncio.ensure_future(running.daemon.plan("STICK2", ""))
+        plan = asyncio.ensure_future(running.daemon.asked.plan("STICK2", ""))
         await quiet()
         world.script.go_on("back up")
         await plan
@@ -343,7 +374,7 @@ async def test_a_backup_runs_again_when_a_person_asks_for_it(world: World, confi
     async with daemon_on(world, config) as running:
         stick = world.stick()
         await plugged(running, stick)
-        assert await running.daemon.backup("STICK1", "verify") == "STICK1"
+        assert await running.daemon.asked.backup("STICK1", "verify") == "STICK1"
         await running.runs(2)
         world.devices.say(stick, DeviceAction.CHANGE)
         await quiet()
@@ -355,7 +386,7 @@ async def test_a_backup_of_a_disk_that_is_being_backed_up_is_refused(world: Worl
     async with daemon_on(world, config) as running:
         world.devices.plug(world.stick())
         await running.reached("back up STICK1")
-        for call in (running.daemon.backup("STICK1", ""), running.daemon.plan("STICK1", "")):
+        for call in (running.daemon.asked.backup("STICK1", ""), running.daemon.asked.plan("STICK1", "")):
             refusal = await refused(call)
             assert (refusal.why, refusal.message) == (Refusal.BUSY, "'STICK1' is being backed up now")
         world.script.go_on("back up STICK1")
@@ -373,8 +404,8 @@ async def test_a_backup_that_waits_is_asked_for_in_vain_but_for_its_mode(
         await running.reached("back up STICK1")
         world.devices.plug(world.stick(2))
         await running.until(lambda: Event.DISK_QUEUED in world.log.events())
-        await running.daemon.backup("STICK2", "full")
-        await running.daemon.backup("STICK2", "")
+        await running.daemon.asked.backup("STICK2", "full")
+        await running.daemon.asked.backup("STICK2", "")
         world.script.go_on("back up STICK1")
         await running.runs(2)
         await quiet()
@@ -388,8 +419,8 @@ async def test_a_verification_of_a_disk_that_waits_is_its_one_run(world: World, 
         await running.reached("back up STICK1")
         world.devices.plug(world.stick(2))
         await running.until(lambda: Event.DISK_QUEUED in world.log.events())
-        assert (await running.daemon.verify("STICK2", "all")).uuid == "ABCD-0002"
-        await running.daemon.backup("STICK2", "full")
+        assert (await running.daemon.asked.verify("STICK2", "all")).uuid == "ABCD-0002"
+        await running.daemon.asked.backup("STICK2", "full")
         world.script.go_on("back up STICK1")
         await running.runs(2)
         await quiet()
@@ -412,7 +443,7 @@ async def test_a_request_and_the_plug_in_itself_are_one_run(
         world.devices.plug(world.stick())
         await running.reached("slow history")
         world.script.hold("back up STICK1")
-        await running.daemon.backup("STICK1", "full")
+        await running.daemon.asked.backup("STICK1", "full")
         await running.reached("back up STICK1")
         world.script.go_on("slow history")
         await quiet()
@@ -425,7 +456,7 @@ async def test_a_request_and_the_plug_in_itself_are_one_run(
 async def test_an_unknown_mode_is_refused(world: World, config: Config, jobs: Jobs) -> None:
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
-        for call in (running.daemon.backup("STICK1", "fast"), running.daemon.plan("STICK1", "\x1b[2J")):
+        for call in (running.daemon.asked.backup("STICK1", "fast"), running.daemon.asked.plan("STICK1", "\x1b[2J")):
             refusal = await refused(call)
             assert refusal.why is Refusal.BAD_MODE
             assert "quick, verify, full" in refusal.message
@@ -446,7 +477,7 @@ async def test_a_disk_goes_by_name_label_uuid_and_device_node(
     async with daemon_on(world, config) as running:
         world.devices.plug(stick)
         await running.until(lambda: "history.handled" in world.script.steps)
-        assert await running.daemon.backup(wanted, "") == "Blue"
+        assert await running.daemon.asked.backup(wanted, "") == "Blue"
         await running.runs(1)
     assert len(jobs.done) == 1
 
@@ -456,15 +487,15 @@ async def test_a_disk_that_is_not_here_is_refused_and_those_that_are_here_are_na
 ) -> None:
     stick = world.stick(1)
     async with daemon_on(world, config) as running:
-        nothing = await refused(running.daemon.backup("Blue", ""))
+        nothing = await refused(running.daemon.asked.backup("Blue", ""))
         assert nothing.message == "No disk 'Blue' is plugged in. No exFAT disk is plugged in"
         await plugged(running, stick)
         for wanted in ("Blue", "", "/dev/sdz1", "STICK"):
-            refusal = await refused(running.daemon.plan(wanted, ""))
+            refusal = await refused(running.daemon.asked.plan(wanted, ""))
             assert refusal.why is Refusal.NO_SUCH_DISK
             assert "Plugged in: 'STICK1' (/dev/sdb1, UUID ABCD-0001)" in refusal.message
         world.devices.pull(stick, tell=False)
-        assert (await refused(running.daemon.backup("STICK1", ""))).why is Refusal.NO_SUCH_DISK
+        assert (await refused(running.daemon.asked.backup("STICK1", ""))).why is Refusal.NO_SUCH_DISK
 
 
 async def test_no_name_is_not_the_name_of_a_disk_without_a_label(world: World, config: Config) -> None:
@@ -472,8 +503,8 @@ async def test_no_name_is_not_the_name_of_a_disk_without_a_label(world: World, c
     stick.seen = replace(stick.seen, label="")
     async with daemon_on(world, config) as running:
         await plugged(running, stick)
-        assert (await refused(running.daemon.backup("", ""))).why is Refusal.NO_SUCH_DISK
-        assert await running.daemon.backup("ABCD-0001", "") == "ABCD-0001"
+        assert (await refused(running.daemon.asked.backup("", ""))).why is Refusal.NO_SUCH_DISK
+        assert await running.daemon.asked.backup("ABCD-0001", "") == "ABCD-0001"
         await running.runs(2)
 
 
@@ -484,14 +515,14 @@ async def test_two_disks_of_one_name_are_told_apart_by_their_device_nodes(
     async with daemon_on(world, config) as running:
         await plugged(running, first, second)
         world.history.finished.popitem()  # that one of them alone is known from before settles nothing
-        for ask in (running.daemon.approve, running.daemon.adopt):
+        for ask in (running.daemon.asked.approve, running.daemon.asked.adopt):
             assert (await refused(ask("BACKUP"))).why is Refusal.AMBIGUOUS_DISK
-        refusal = await refused(running.daemon.backup("BACKUP", ""))
+        refusal = await refused(running.daemon.asked.backup("BACKUP", ""))
         assert refusal.why is Refusal.AMBIGUOUS_DISK
         assert "/dev/sdb1" in refusal.message
         assert "/dev/sdc1" in refusal.message
         assert "device node" in refusal.hint
-        await running.daemon.backup("/dev/sdc1", "")
+        await running.daemon.asked.backup("/dev/sdc1", "")
         await running.runs(3)
     assert [report.disk.uuid for report in world.watchers.reports][-1] == second.seen.uuid
 
@@ -500,14 +531,14 @@ async def test_a_label_that_looks_like_a_device_node_means_nothing(world: World,
     liar, honest = world.stick(1, label="/dev/sdc1"), world.stick(2)
     async with daemon_on(world, config) as running:
         await plugged(running, liar, honest)
-        assert await running.daemon.backup("/dev/sdc1", "") == "STICK2"
+        assert await running.daemon.asked.backup("/dev/sdc1", "") == "STICK2"
         await running.runs(3)
 
 
 async def test_hostile_labels_are_harmless_in_a_refusal(world: World, config: Config) -> None:
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick(1, label="a\x1b[31mb\u202e"))
-        refusal = await refused(running.daemon.backup("\x1b]0;x\x07", ""))
+        refusal = await refused(running.daemon.asked.backup("\x1b]0;x\x07", ""))
     assert refusal.message.isprintable()
 
 
@@ -517,13 +548,13 @@ async def test_what_is_here_and_not_eligible_is_refused_with_the_reasons(world: 
     async with daemon_on(world, config) as running:
         world.devices.plug(stick)
         await running.until(lambda: Event.DISK_IGNORED in world.log.events())
-        refusal = await refused(running.daemon.backup("STICK1", ""))
+        refusal = await refused(running.daemon.asked.backup("STICK1", ""))
         assert refusal.why is Refusal.NO_SUCH_DISK
         assert "it is connected by mmc, allowed is usb" in refusal.message
         disks = config.disks.model_copy(update={"transports": ("usb", "mmc")})
         running.new_config = config.model_copy(update={"disks": disks})
         running.daemon.reload()
-        assert await running.daemon.backup("STICK1", "") == "STICK1"
+        assert await running.daemon.asked.backup("STICK1", "") == "STICK1"
         await running.runs(1)
 
 
@@ -531,7 +562,7 @@ async def test_a_damaged_history_leaves_the_labels(world: World, config: Config)
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
         world.script.fail("history.disk_name", StateDamaged("cannot be read"))
-        assert await running.daemon.backup("STICK1", "") == "STICK1"
+        assert await running.daemon.asked.backup("STICK1", "") == "STICK1"
         await running.runs(2)
 
 
@@ -544,9 +575,9 @@ async def test_what_is_approved_is_done_at_once_where_the_disk_is_here(
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
         permissions.held["ABCD-0001"] = 412
-        assert await running.daemon.approve("STICK1") == 412
+        assert await running.daemon.asked.approve("STICK1") == 412
         await running.runs(2)
-        assert await running.daemon.approve("STICK1") == 0
+        assert await running.daemon.asked.approve("STICK1") == 0
         await quiet()
     assert jobs.done == [("backup", "STICK1", None)] * 2, "nothing was held: no third run"
 
@@ -556,7 +587,7 @@ async def test_a_disk_that_is_adopted_is_backed_up_to_at_once(
 ) -> None:
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
-        assert await running.daemon.adopt("/dev/sdb1") == "STICK1"
+        assert await running.daemon.asked.adopt("/dev/sdb1") == "STICK1"
         await running.runs(2)
     assert permissions.adopted == ["ABCD-0001"]
 
@@ -571,9 +602,9 @@ async def test_a_disk_that_is_elsewhere_is_known_from_its_runs(
         world.devices.pull(stick)
         await quiet()
         permissions.held["ABCD-0001"] = 3
-        assert await running.daemon.approve(wanted) == 3
-        assert await running.daemon.adopt(wanted) == "STICK1"
-        assert (await refused(running.daemon.approve("Green"))).why is Refusal.NO_SUCH_DISK
+        assert await running.daemon.asked.approve(wanted) == 3
+        assert await running.daemon.asked.adopt(wanted) == "STICK1"
+        assert (await refused(running.daemon.asked.approve("Green"))).why is Refusal.NO_SUCH_DISK
         await quiet()
     assert len(jobs.done) == 1
 
@@ -586,8 +617,8 @@ async def test_a_disk_that_is_elsewhere_goes_by_its_newest_name(world: World, co
         await world.history.begin(report, stick.seen.plug_in)
         await world.history.finish(report)
     async with daemon_on(world, config) as running:
-        assert await running.daemon.adopt("Green") == "Green"
-        assert (await refused(running.daemon.adopt("Blue"))).why is Refusal.NO_SUCH_DISK
+        assert await running.daemon.asked.adopt("Green") == "Green"
+        assert (await refused(running.daemon.asked.adopt("Blue"))).why is Refusal.NO_SUCH_DISK
 
 
 async def test_the_disk_that_is_here_is_meant_and_not_an_old_one_of_its_name(
@@ -598,12 +629,12 @@ async def test_the_disk_that_is_here_is_meant_and_not_an_old_one_of_its_name(
         await plugged(running, old)
         world.devices.pull(old)
         await plugged(running, new)
-        await running.daemon.adopt("BACKUP")
+        await running.daemon.asked.adopt("BACKUP")
         assert permissions.adopted == ["ABCD-0002"]
         await running.runs(3)
         world.devices.pull(new)
         await quiet()
-        refusal = await refused(running.daemon.adopt("BACKUP"))
+        refusal = await refused(running.daemon.asked.adopt("BACKUP"))
     assert refusal.why is Refusal.AMBIGUOUS_DISK
     assert "Give the UUID" in refusal.hint
 
@@ -615,11 +646,11 @@ async def test_nothing_is_approved_while_the_disk_is_in_use(
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick(1), world.stick(2))
         world.script.hold("back up STICK1")
-        await running.daemon.backup("STICK1", "")
+        await running.daemon.asked.backup("STICK1", "")
         await running.reached("back up STICK1")
-        for ask in (running.daemon.approve, running.daemon.adopt):
+        for ask in (running.daemon.asked.approve, running.daemon.asked.adopt):
             assert (await refused(ask("STICK1"))).why is Refusal.BUSY
-        assert await running.daemon.approve("STICK2") == 2, "another disk's run is not in the way"
+        assert await running.daemon.asked.approve("STICK2") == 2, "another disk's run is not in the way"
         world.script.go_on("back up STICK1")
         await running.runs(4)
     assert permissions.held == {"ABCD-0001": 1}
@@ -629,9 +660,9 @@ async def test_a_run_begins_when_the_approval_is_written_down(world: World, conf
     async with daemon_on(world, config) as running:
         await plugged(running, world.stick())
         world.script.hold("manifests.approve")
-        approval = asyncio.ensure_future(running.daemon.approve("STICK1"))
+        approval = asyncio.ensure_future(running.daemon.asked.approve("STICK1"))
         await running.reached("manifests.approve")
-        await running.daemon.backup("STICK1", "")
+        await running.daemon.asked.backup("STICK1", "")
         await quiet()
         assert world.script.steps.count("back up STICK1") == 1
         world.script.go_on("manifests.approve")
@@ -644,5 +675,5 @@ async def test_an_approval_that_cannot_be_written_down_is_an_error(world: World,
         await plugged(running, world.stick())
         world.script.fail("manifests.approve", StateDamaged("no room left"))
         with pytest.raises(StateDamaged):
-            await running.daemon.approve("STICK1")
+            await running.daemon.asked.approve("STICK1")
         await plugged(running, world.stick(2))

@@ -27,6 +27,7 @@ def test_a_plug_in_reads_for_ten_minutes_what_was_not_read_for_a_month() -> None
     assert _turn(minutes=3, again_after_days=0) == Turn(before=NOON, seconds=180.0)
     assert _turn(minutes="unlimited") == Turn(before=NOON - MONTH, seconds=None)
     assert _turn(minutes=0) is None
+    assert _turn(Rereading.NONE, minutes="unlimited", again_after_days=0) is None
 
 
 def test_on_demand_there_is_no_limit() -> None:

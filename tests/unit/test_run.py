@@ -61,7 +61,7 @@ async def test_a_good_run_has_everything_on_the_disk_and_says_so_last(world: Wor
     stick = world.stick()
     report = await _run(world, config, stick)
     assert report.outcome is Outcome.OK
-    assert report.findings == ()
+    assert [finding.code for finding in report.findings] == ["any-marked-disk"]
     assert headline(report) == f"'STICK1' is backed up: {SAFE}"
     found = {str(path.relative_to(stick.backups)) for path in stick.backups.rglob("*") if path.is_file()}
     photos = {"upload/u1/aa/bb/1.jpg", "library/admin/2026/2.jpg", "profile/u1/me.jpg"}
@@ -295,7 +295,7 @@ async def test_a_disk_that_cannot_be_switched_off_is_backed_up_all_the_same(worl
     world.script.fail("disks.power_off", MountFailed("in use by another partition"))
     report = await _run(world, _with_power_off(config), stick)
     assert report.outcome is Outcome.OK
-    assert [finding.code for finding in report.findings] == ["power-off-failed"]
+    assert [finding.code for finding in report.findings] == ["power-off-failed", "any-marked-disk"]
     assert report.safe_to_unplug
     assert not report.powered_off
 
@@ -560,7 +560,7 @@ async def test_a_dump_that_changes_while_it_is_copied_does_not_keep_the_photos_b
     monkeypatch.setattr(ServerFiles, "copy_into", then_change)
     report = await _run(world, config, stick)
     assert report.outcome is Outcome.PARTIAL
-    assert [finding.code for finding in report.findings] == ["source-unreadable"]
+    assert [finding.code for finding in report.findings] == ["source-unreadable", "any-marked-disk"]
     assert not list((stick.backups / "database").glob("*.gz"))
     assert (stick.backups / "upload/u1/aa/bb/1.jpg").exists()
 
@@ -594,7 +594,8 @@ async def test_what_was_in_flight_when_a_run_was_cut_off_is_copied_again(
         await running.runs(2)
         assert world.outcomes[1] is Outcome.OK
         assert photo.read_bytes() == b"one"
-        assert [finding.code for finding in world.report.findings] == ["file-system-repaired", "last-run-unfinished"]
+        codes = [finding.code for finding in world.report.findings]
+        assert codes == ["file-system-repaired", "last-run-unfinished", "any-marked-disk"]
         _torn(stick)
         world.devices.plug_again(stick)
         await running.runs(3)

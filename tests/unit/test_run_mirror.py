@@ -202,7 +202,7 @@ async def test_extra_folders_and_exclude_patterns(world: World, config: Config, 
     settings = other_config(config, extra={"pictures": str(pictures)}, exclude={"pictures": ["*.tmp"]})
     async with plugging(world, settings) as plug_in:
         report = await plug_in()
-        assert (report.outcome, codes(report)) == (Outcome.OK, ["excluded"])
+        assert (report.outcome, codes(report)) == (Outcome.OK, ["excluded", "any-marked-disk"])
         there = plug_in.stick.backups / "extra/pictures/2001"
         assert [path.name for path in there.iterdir()] == ["old.jpg"]
         plug_in.running.daemon.config = config
@@ -219,7 +219,7 @@ async def test_a_file_that_moves_while_it_is_copied_is_met_in_a_second_pass(
         hooks = iter([lambda: photo.rename(media / "upload/u1/aa/bb/2.jpg")])
         world.script.do_at("copier.copy library", lambda: next(hooks, lambda: None)())
         report = await plug_in()
-        assert (report.outcome, codes(report)) == (Outcome.OK, ["files-vanished"])
+        assert (report.outcome, codes(report)) == (Outcome.OK, ["files-vanished", "any-marked-disk"])
         assert originals(plug_in.stick.backups) == originals(media)
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from immich_usb_backup import config
+from immich_usb_backup.adapters import mail, ping, push
 from immich_usb_backup.adapters.file_systems import CHECK_SECONDS
+from immich_usb_backup.adapters.polkit import GROUP, Action
 from immich_usb_backup.policy.file_system import EXIT_CODES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,6 +30,9 @@ NOTIFIER_PATH = "immich-usb-backup-notifier.path"
 AGENT = "immich-usb-backup-agent.service"
 CHECK = "immich-usb-backup-check@.service"
 REPAIR = "immich-usb-backup-repair@.service"
+REMIND = "immich-usb-backup-remind.service"
+REMIND_TIMER = "immich-usb-backup-remind.timer"
+SCHEDULE = "immich-usb-backup-schedule@.service"
 STATE = "/var/lib/immich-usb-backup"
 BUS_NAME = "io.github.immich_usb_backup1"
 
@@ -64,14 +69,14 @@ def without_comments(path: Path) -> str:
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units, with a program that exists on every machine in the place of ours."""
-    for source in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.path")):
+    for source in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.path"), *SYSTEMD.glob("*.timer")):
         text = source.read_text().replace("/usr/local/bin/immich-usb-backup", "/bin/true")
         (tmp_path / source.name).write_text(text)
     return tmp_path
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [DAEMON, NOTIFIER, NOTIFIER_PATH, CHECK, REPAIR])
+@pytest.mark.parametrize("unit", [DAEMON, NOTIFIER, NOTIFIER_PATH, CHECK, REPAIR, REMIND, REMIND_TIMER, SCHEDULE])
 def test_system_units_are_valid(units: Path, unit: str) -> None:
     done = run("systemd-analyze", "verify", "--recursive-errors=no", units / unit)
     assert (done.returncode, done.stderr) == (0, "")
@@ -85,7 +90,9 @@ def test_the_user_unit_is_valid(units: Path, tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize(("unit", "tenths"), [(DAEMON, 15), (NOTIFIER, 11), (CHECK, 4), (REPAIR, 4)])
+@pytest.mark.parametrize(
+    ("unit", "tenths"), [(DAEMON, 15), (NOTIFIER, 11), (CHECK, 4), (REPAIR, 4), (REMIND, 2), (SCHEDULE, 2)]
+)
 def test_system_units_are_locked_down(units: Path, unit: str, tenths: int) -> None:
     done = run("systemd-analyze", "security", "--offline=true", f"--threshold={tenths}", "--no-pager", units / unit)
     assert done.returncode == 0, done.stdout
@@ -158,12 +165,15 @@ def test_the_notifier_cannot_see_the_library() -> None:
     assert unit["StateDirectoryMode"] == ["0700"]
 
 
-def test_the_password_is_optional() -> None:
-    unit = directives(NOTIFIER)
-    assert unit["LoadCredential"] == ["smtp-password:/etc/immich-usb-backup/smtp-password"]
-    assert unit["SetCredential"] == ["smtp-password:\\n"], (
+def test_the_notifiers_secrets_are_optional_and_nobody_elses() -> None:
+    unit, names = directives(NOTIFIER), (mail.CREDENTIAL, ping.CREDENTIAL, push.CREDENTIAL)
+    assert unit["LoadCredential"] == [f"{name}:/etc/immich-usb-backup/{name}" for name in names]
+    assert unit["SetCredential"] == [f"{name}:\\n" for name in names], (
         "without a default, a missing file keeps the unit from starting"
     )
+    for other in (DAEMON, "immich-usb-backup-dump.service"):
+        hidden = " ".join(directives(other)["InaccessiblePaths"]).split()
+        assert {f"-/etc/immich-usb-backup/{name}" for name in names} <= set(hidden), other
 
 
 def test_the_outbox_never_makes_systemd_give_up() -> None:
@@ -179,6 +189,14 @@ def test_the_agent_belongs_to_graphical_sessions() -> None:
     unit = directives(AGENT)
     assert unit["PartOf"] == unit["WantedBy"] == ["graphical-session.target"]
     assert unit["RestrictAddressFamilies"] == ["AF_UNIX"]
+
+
+def test_the_agent_is_held_as_far_as_a_users_manager_can() -> None:
+    unit = directives(AGENT)
+    assert unit["NoNewPrivileges"] == unit["RestrictNamespaces"] == unit["MemoryDenyWriteExecute"] == ["yes"]
+    assert unit["SystemCallFilter"] == ["@system-service", DROPPED_CALLS]
+    assert unit["StateDirectory"] == ["immich-usb-backup-agent"]
+    assert unit["StateDirectoryMode"] == ["0700"]
 
 
 @pytest.mark.parametrize(("unit", "leave"), [(CHECK, "r"), (REPAIR, "rw")])
@@ -215,6 +233,30 @@ def test_check_and_repair_differ_in_the_leave_to_write_only() -> None:
     assert repair["ExecStart"] == ["/usr/local/bin/immich-usb-backup check-file-system --repair /dev/%I"]
 
 
+@pytest.mark.parametrize("unit", [REMIND, SCHEDULE])
+def test_what_timers_start_has_no_privilege_and_no_network(unit: str) -> None:
+    found = directives(unit)
+    assert found["User"] == directives(DAEMON)["User"]
+    assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == [""]
+    assert found["PrivateNetwork"] == found["NoNewPrivileges"] == ["yes"]
+    assert found["RestrictAddressFamilies"] == ["AF_UNIX"]
+    assert "ReadWritePaths" not in found
+    assert "-/var/lib/immich" in found["InaccessiblePaths"][0].split()
+
+
+def test_a_reminder_is_due_each_day_and_made_up_for() -> None:
+    timer = directives(REMIND_TIMER)
+    assert timer["Persistent"] == ["true"]
+    assert timer["OnCalendar"] == ["*-*-* 10:00:00"]
+    assert REMIND_TIMER in directives(DAEMON)["Also"][0].split()
+    after = directives(REMIND)["After"][0].split()
+    assert DAEMON in after, "a daemon that is starting is not one that does not run"
+
+
+def test_a_disks_name_is_no_variable_and_no_option() -> None:
+    assert directives(SCHEDULE)["ExecStart"] == [":/usr/local/bin/immich-usb-backup backup --scheduled -- %I"]
+
+
 def test_the_units_give_up_after_the_daemon() -> None:
     (minutes,) = re.findall(r"^(\d+)min$", directives(CHECK)["TimeoutStartSec"][0])
     assert int(minutes) * 60 > CHECK_SECONDS
@@ -223,6 +265,7 @@ def test_the_units_give_up_after_the_daemon() -> None:
 def test_users_and_folders_fit_the_units() -> None:
     users = re.findall(r"^u (\S+)", (SYSTEMD / "immich-usb-backup.sysusers.conf").read_text(), re.MULTILINE)
     assert users == ["immich-usb-backup", "immich-usb-backup-notify", "immich-usb-backup-dump"]
+    assert re.findall(r"^g (\S+)", (SYSTEMD / "immich-usb-backup.sysusers.conf").read_text(), re.MULTILINE) == [GROUP]
     rows = [line.split() for line in without_comments(SYSTEMD / "immich-usb-backup.tmpfiles.conf").splitlines()]
     folders = {row[1]: row[2:5] for row in rows}
     assert folders[STATE] == ["0711", "immich-usb-backup", "immich-usb-backup"]
@@ -299,9 +342,9 @@ const polkit = {
 vm.runInNewContext('"use strict";' + fs.readFileSync(rules, "utf8"), { polkit });
 if (added.length !== 1) throw new Error(`${added.length} rules`);
 const answer = ([user, id, details]) => added[0]({ id, lookup: (key) => details[key] },
-    { user, groups: [user], local: false, active: false, isInGroup: () => true });
+    { user, groups: [user], local: false, active: false, isInGroup: (name) => name === "GROUP" && user === "bob" });
 console.log(JSON.stringify(questions.map(answer)));
-"""
+""".replace("GROUP", GROUP)
 
 
 def polkit_says(questions: list[tuple[str, str, dict[str, str]]]) -> list[str | None]:
@@ -323,6 +366,37 @@ def test_polkit_lets_the_daemon_mount_nothing_but_exfat() -> None:
     details: list[dict[str, str]] = [{"id.type": "ext4"}, {"id.type": "vfat"}, {"id.type": ""}, {}]
     questions = [("immich-usb-backup", action, detail) for action in sorted(ALLOWED_FOR_EXFAT) for detail in details]
     assert set(polkit_says(questions)) == {None}
+
+
+@needs_node
+def test_polkit_lets_the_group_do_everything_with_the_service_and_nothing_else() -> None:
+    ours = [str(action) for action in Action]
+    assert set(polkit_says([("bob", action, {}) for action in ours])) == {"yes"}
+    assert set(polkit_says([(user, action, {}) for user in ("alice", "immich-usb-backup") for action in ours])) == {
+        None
+    }
+    others = [
+        *ALLOWED,
+        *ALLOWED_FOR_EXFAT,
+        *REFUSED,
+        f"x{ours[0]}",
+        f"{ours[0]}x",
+        ours[0].replace(".", "x"),
+        "toString",
+    ]
+    assert set(polkit_says([("bob", action, {"id.type": "exfat"}) for action in others])) == {None}
+
+
+def test_the_daemons_own_actions_are_described() -> None:
+    actions = list(ElementTree.parse(SYSTEMD / f"{BUS_NAME}.policy").iter("action"))
+    assert {action.get("id") for action in actions} == {str(action) for action in Action}
+    for action in actions:
+        owner = action.find("annotate[@key='org.freedesktop.policykit.owner']")
+        assert owner is not None
+        assert owner.text == "unix-user:immich-usb-backup", "else the daemon may not ask about others"
+        defaults = {default.text for default in action.find("defaults") or ()}
+        keeps = action.get("id") == str(Action.DECIDE)
+        assert defaults == {"auth_admin_keep" if keeps else "auth_admin"}
 
 
 @needs_node
@@ -410,21 +484,15 @@ def _may_send(sections: list[ElementTree.Element]) -> set[tuple[str | None, str 
     return {(rule.get("send_interface"), rule.get("send_member")) for rule in rules}
 
 
-def test_everybody_may_look_and_only_root_may_change() -> None:
+def test_everybody_may_call_and_listen_and_the_daemon_asks_polkit() -> None:
     policy = ElementTree.parse(SYSTEMD / f"{BUS_NAME}.conf").getroot()
+    standard = ("Introspectable", "Properties", "ObjectManager", "Peer")
     assert _may_send(policy.findall("policy[@context='default']")) == {
-        (f"{BUS_NAME}.Manager", "GetState"),
-        ("org.freedesktop.DBus.Introspectable", "Introspect"),
-        ("org.freedesktop.DBus.Properties", "Get"),
-        ("org.freedesktop.DBus.Properties", "GetAll"),
-        ("org.freedesktop.DBus.Peer", None),
+        *((f"{BUS_NAME}.{name}", None) for name in ("Manager", "Disk", "Run")),
+        *((f"org.freedesktop.DBus.{name}", None) for name in standard),
     }
-    asked_for = {
-        (f"{BUS_NAME}.Manager", member) for member in ("Plan", "Backup", "Verify", "Eject", "Approve", "Adopt")
-    }
-    assert _may_send(policy.findall("policy[@user='root']")) == asked_for
-    assert _may_send(policy.findall("policy[@user='immich-usb-backup']")) == set()
     assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
+    assert not list(policy.iter("deny"))
 
 
 # Configuration --------------------------------------------------------------------------------------------
@@ -470,6 +538,8 @@ PLACES = (
         "/etc/sysusers.d",
     ),
     *("/etc/polkit-1/rules.d", "/etc/dbus-1/system.d", "/etc/tmpfiles.d", "/opt", "/usr/local/bin", "/var/lib"),
+    *("/usr/local/lib/systemd/catalog", "/usr/local/share/man/man1", "/usr/local/share/man/man5"),
+    *("/usr/local/share/bash-completion/completions", "/usr/local/share/zsh/site-functions", "/etc/fish/completions"),
 )
 
 
@@ -488,7 +558,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(arguments: tuple[str, ...]) -> 
 
 def test_a_dry_run_works_from_a_path_with_spaces(tmp_path: Path) -> None:
     checkout = tmp_path / "my own checkout"
-    for folder in ("scripts", "systemd", "udev-rules"):
+    for folder in ("scripts", "systemd", "udev-rules", "completions"):
         shutil.copytree(REPOSITORY / folder, checkout / folder)
     (checkout / "the wheels").mkdir()
     done = run(checkout / "scripts/install", "--dry-run", "--wheels", checkout / "the wheels")
@@ -506,11 +576,11 @@ def test_wrong_usage_is_said_and_nothing_done(arguments: tuple[str, ...]) -> Non
 
 def test_every_system_file_is_installed() -> None:
     script = INSTALL.read_text()
-    for name in ("daemon", "mailer", "outbox", "agent", "checker", "repairer", "dumper"):
+    for name in ("daemon", "mailer", "outbox", "agent", "checker", "repairer", "dumper", "reminder", "schedule"):
         value = re.search(rf"^readonly {name}=(\S+)$", script, re.MULTILINE)
         assert value is not None
         script = script.replace(f"${name}", value[1])
-    for path in (*SYSTEMD.iterdir(), RULE):
+    for path in (*SYSTEMD.iterdir(), RULE, *(REPOSITORY / "completions").iterdir()):
         assert path.name in script, f"{path.name} is not installed"
 
 

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.support.telling import make_report
+from tests.support.telling import NOON, make_report
 
 from immich_usb_backup.adapters import report_json
 from immich_usb_backup.adapters.history import SqliteHistory
 from immich_usb_backup.cli import history
 from immich_usb_backup.errors import StateDamaged
 from immich_usb_backup.model import DiskVerdict, PlugIn, Restorable
+from immich_usb_backup.policy.cells import plain
+from immich_usb_backup.policy.run_words import report_lines
 
 VERDICT = DiskVerdict(
     restorable=Restorable.EXCEPT,
@@ -57,14 +59,17 @@ def test_a_time_without_a_zone_is_refused(field: str) -> None:
         report_json.load(json.dumps(document).encode())
 
 
-def test_the_history_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_shown_with_its_run() -> None:
+    shown = "".join(f"{plain(line)}\n" for line in report_lines(make_report(verdict=VERDICT), NOON, 200))
+    assert "  2 of 3 photos in the dump of 20 November 2026, " in shown
+    assert "  Restorable from this disk: yes, except 1 file: 1 photo is not on the disk.\n" in shown
+    assert "    upload/\\xff.jpg: not on the disk\n" in shown
+
+
+def test_the_history_has_it_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(_kept(tmp_path))
     parser = argparse.ArgumentParser()
     history.add_arguments(parser)
-    assert history.run(parser.parse_args(["--state", str(tmp_path)])) == 0
-    shown = capsys.readouterr().out
-    assert "    2 of 3 photos in the dump of 20 November 2026, " in shown
-    assert "    Restorable from this disk: yes, except 1 file: 1 photo is not on the disk.\n" in shown
     history.run(parser.parse_args(["--state", str(tmp_path), "--json"]))
     assert json.loads(capsys.readouterr().out)[0]["report"]["verdict"]["restorable"] == "except"
 

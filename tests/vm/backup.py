@@ -14,9 +14,11 @@ from typing import Any
 from tests.support.samples import make_config_files, make_media_location
 from tests.vm.guest import Completed, Guest, GuestError
 from tests.vm.image import exfat_image, mounted_exfat
+from tests.vm.journal import Entry, Journal, place
 
 MEDIA = "/var/lib/immich"
 MAILS = "/root/mails"
+_CODE = "IMMICH_BACKUP_EVENT"
 OUTCOMES = ("run-ok", "run-partial", "run-failed", "run-interrupted")
 MARKER = {"immich-server-backups.txt": b'name = "Blue"\n'}
 
@@ -112,10 +114,11 @@ for name in json.loads(names):
 class Backup:
     """What the tests do with the server, and what they wait for."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, journal: Journal) -> None:
         self.guest = guest
-        self._cursor = ""
-        self._began = ""
+        self._journal = journal
+        self._place = self._began = 0
+        self._configured = ("", 0, False)
 
     async def set_up(self, folder: Path) -> None:
         """Put a library, configuration files and a mail server into place, and start the service."""
@@ -135,6 +138,7 @@ class Backup:
     async def configure(self, more: str = "", *, grace_seconds: int = 2, mail: bool = True) -> None:
         """Write the configuration, with further lines at its top; it holds from the next start or reload on. Mail
         costs each run some seconds of the guest's time."""
+        self._configured = (more, grace_seconds, mail)
         config = CONFIG.replace("MORE", more).replace("GRACE", str(grace_seconds)) + (_MAIL if mail else "")
         await self.guest.write("/etc/immich-usb-backup/config.toml", config, mode="0644")
 
@@ -163,6 +167,14 @@ class Backup:
         await self.guest.sh(f"systemctl start {DAEMON}")
         await self.from_now_on()
 
+    async def ready(self, *, grace_seconds: int = 0, mail: bool = False) -> None:
+        """The service runs so configured and is idle, and the library is as it was; waiting begins here. What it remembers
+        are other sticks, unless it has to be started anew."""
+        if self._configured == ("", grace_seconds, mail):
+            await self.as_it_was()
+        else:
+            await self.start_over(grace_seconds=grace_seconds, mail=mail)
+
     async def as_it_was(self) -> None:
         """The library as it was, while the service goes on: for new sticks, of which it knows nothing; waiting begins here."""
         await self._idle()
@@ -179,31 +191,26 @@ class Backup:
 
     async def from_now_on(self) -> None:
         """Wait only for what comes after this moment."""
-        shown = await self.guest.sh("journalctl -n 0 --show-cursor")
-        self._cursor = self._began = shown.stdout.rpartition("-- cursor: ")[2].strip()
+        self._place = self._began = await self._journal.now()
 
-    async def event(self, *codes: str, timeout: float = 120, **fields: str) -> Mapping[str, Any]:
+    async def event(self, *codes: str, timeout: float = 120, **fields: str) -> Entry:
         """The first journal entry with one of these codes; waiting goes on after it."""
-        one_of = "|".join(f'"IMMICH_BACKUP_EVENT":"{code}"' for code in codes)
-        greps = [one_of, *(f'"IMMICH_BACKUP_{name.upper()}":"{value}"' for name, value in fields.items())]
-        wanted = " | ".join(f"grep -E {shlex.quote(grep)}" for grep in greps)
-        # Filtered here: journalctl 252 skips the first match after a cursor that itself is none.
-        entries = f"journalctl -q --after-cursor={shlex.quote(self._cursor)} -o json --all"
+        wanted = {f"IMMICH_BACKUP_{name.upper()}": value for name, value in fields.items()}
+
+        def is_it(entry: Entry) -> bool:
+            return entry.get(_CODE) in codes and all(entry.get(name) == value for name, value in wanted.items())
+
         try:
-            line = await self.guest.until(f"{entries} | {wanted} | head -n 1 | grep .", timeout=timeout)
-        except Exception as error:
+            entry = await self._journal.first(self._place, is_it, timeout=timeout, what=f"{codes} {fields}")
+        except GuestError as error:
             error.add_note(await self.story())
             raise
-        entry: dict[str, Any] = json.loads(line)
-        self._cursor = entry["__CURSOR"]
+        self._place = place(entry["__CURSOR"])
         return entry
 
     async def order(self, *codes: str) -> list[str]:
         """Those of these codes that came since `from_now_on`, in the journal's order."""
-        entries = f"journalctl -q --after-cursor={shlex.quote(self._began)} -o json --all"
-        lines = (await self.guest.sh(f"{entries} | grep IMMICH_BACKUP_EVENT")).stdout.splitlines()
-        found = [str(json.loads(line).get("IMMICH_BACKUP_EVENT")) for line in lines]
-        return [code for code in found if code in codes]
+        return [entry[_CODE] for entry in self._journal.since(self._began) if entry.get(_CODE) in codes]
 
     async def outcome(self, timeout: float = 180) -> str:
         """How the next run ends."""
@@ -214,8 +221,7 @@ class Backup:
         """The next run's end, and its lines in the journal."""
         last = await self.event(*OUTCOMES, timeout=timeout)
         run = last["IMMICH_BACKUP_RUN"]
-        shown = await self.guest.sh(f"journalctl -q -o json --all IMMICH_BACKUP_RUN={run}")
-        events = tuple(json.loads(line) for line in shown.stdout.splitlines())
+        events = tuple(entry for entry in self._journal.since(0) if entry.get("IMMICH_BACKUP_RUN") == run)
         findings = tuple(str(last["IMMICH_BACKUP_FINDINGS"]).splitlines())
         return Ended(last["IMMICH_BACKUP_OUTCOME"], int(last["IMMICH_BACKUP_FILES"]), findings, events)
 
@@ -265,7 +271,7 @@ class Backup:
         """Our command, run by a user without any rights."""
         return await self.guest.sh(f"runuser -u nobody -- {COMMAND} {shlex.join(arguments)}", check=False)
 
-    async def make_it_slow(self, megabytes: int = 48) -> None:
+    async def make_it_slow(self, megabytes: int = 24) -> None:
         """Many new photos, and so little room for unwritten data that copying goes at the stick's speed."""
         await self.guest.sh(
             f"sysctl -q vm.dirty_bytes=4194304; mkdir -p {MEDIA}/upload/big;"

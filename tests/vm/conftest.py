@@ -1,4 +1,4 @@
-"""Fixtures of the VM tests: one guest for all of them, and this project installed in it as a user would.
+"""Fixtures of the VM tests: one guest for all of them, with this project installed in it as a user would.
 
 Every test in this folder gets the marker `vm` and runs in the session's event loop, as the guest does.
 """
@@ -15,8 +15,8 @@ import pytest_asyncio
 
 from .backup import Backup, without_daemon
 from .guest import Guest
-from .image import guest_image
-from .installing import Installed, install
+from .installing import installed_image
+from .journal import Journal
 
 RUNNING = pytest.StashKey[Guest]()
 
@@ -32,8 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def guest(request: pytest.FixtureRequest) -> AsyncIterator[Guest]:
-    """A booted guest, the same for all tests; its logs go to `$IMMICH_USB_BACKUP_VM_LOGS` at the end."""
-    image = await asyncio.to_thread(guest_image)
+    """A booted guest, the same for all tests, with this project and without a configuration for it; its logs go to `$IMMICH_USB_BACKUP_VM_LOGS` at the end."""
+    image = await asyncio.to_thread(installed_image)
     async with Guest(image) as running:
         request.config.stash[RUNNING] = running
         yield running
@@ -52,12 +52,6 @@ async def _no_disk_left_behind(request: pytest.FixtureRequest) -> AsyncIterator[
         await running.pull_all()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def installed(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The project, installed in the guest from a checkout and wheels; without a configuration yet."""
-    return await install(guest, tmp_path_factory.mktemp("installed"))
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def no_daemon(guest: Guest) -> AsyncIterator[None]:
     """Nobody takes the sticks of a whole file of tests."""
@@ -66,15 +60,20 @@ async def no_daemon(guest: Guest) -> AsyncIterator[None]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(guest: Guest, installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Backup:
+async def server(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backup]:
     """The guest with Immich's files and our service running."""
-    backup = Backup(guest)
-    await backup.set_up(tmp_path_factory.mktemp("server"))
-    return backup
+    async with Journal(guest).followed() as journal:
+        backup = Backup(guest, journal)
+        await backup.set_up(tmp_path_factory.mktemp("server"))
+        yield backup
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def backup(server: Backup, request: pytest.FixtureRequest) -> Backup:
-    """The service, idle and without memories. It sends mail to tests with the mark ``mail``."""
-    await server.start_over(mail="mail" in request.keywords)
+    """The service, idle, with the library as it was. Tests with the mark ``mail`` get it without memories, as a user has it:
+    it sends mail, and waits for automounters."""
+    if "mail" in request.keywords:
+        await server.start_over()
+    else:
+        await server.ready()
     return server

@@ -6,7 +6,7 @@
         await guest.sh(f"udisksctl mount -b {disk}1")
         await guest.pull("blue")
 
-The guest writes to a throw-away overlay and reaches no network. TCG only: where these tests run, /dev/kvm hangs.
+The guest writes to a throw-away overlay (unless it is to keep what it writes) and reaches no network. TCG only: where these tests run, /dev/kvm hangs.
 Every wait has a deadline; the `GuestError` at its end carries the tails of the serial and QEMU logs.
 """
 
@@ -37,12 +37,14 @@ DEVICE_SECONDS = 60.0
 SCRIPT_SECONDS = 120.0
 COPY_SECONDS = 300.0
 BOOT_SECONDS = 300.0
+OFF_SECONDS = 120.0
 MARGIN_SECONDS = 15.0  # what ssh itself may take on top of a script's own deadline
 
 TIME_IS_UP = 124  # what timeout(1) and ssh(1) exit with
 SSH_FAILED = 255
 READY = "guest: ssh is up"
 TAIL = 3000
+LINE_BYTES = 16 * 2**20
 
 
 class GuestError(Exception):
@@ -79,8 +81,10 @@ class Fault:
 class Guest:
     """One running guest; an asynchronous context manager."""
 
-    def __init__(self, image: GuestImage, *, memory_mib: int = 2048, cpus: int = 2) -> None:
+    def __init__(self, image: GuestImage, *, memory_mib: int = 2048, cpus: int = 2, keep: bool = False) -> None:
+        """With ``keep`` the guest writes to the image itself."""
         self.image = image
+        self._keep = keep
         self._memory_mib = memory_mib
         self._cpus = cpus
         self._port = _free_port()
@@ -124,10 +128,20 @@ class Guest:
             await self._qmp.disconnect()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    async def power_off(self) -> None:
+        """Shut the guest down as a user would, and wait for its end."""
+        assert self._qemu is not None
+        await self.sh("systemctl poweroff --no-block")
+        async with self._deadline(OFF_SECONDS, "power off"):
+            await self._qemu.wait()
+
     def _qemu_command(self) -> list[str]:
         image = self.image
         kernel = "root=/dev/vda rw rootfstype=ext4 console=ttyS0 quiet net.ifnames=0 fsck.mode=skip mitigations=off"
+        # The emulated HPET is slow to ask for the time, and a stick need not be given a second to come to itself.
+        kernel += " tsc=reliable usb-storage.delay_use=0"
         network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"
+        snapshot = "off" if self._keep else "on"
         # setpriv: QEMU must not outlive a test run that is killed.
         return [
             *("setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-reboot"),
@@ -136,7 +150,7 @@ class Guest:
             *("-qmp", f"unix:{self._qmp_socket},server=on,wait=off"),
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
             *("-append", f"{kernel} audit=0 apparmor=0 printk.devkmsg=on random.trust_cpu=on"),
-            *("-drive", f"file={image.disk},if=virtio,format=raw,cache=unsafe,snapshot=on"),
+            *("-drive", f"file={image.disk},if=virtio,format=raw,cache=unsafe,snapshot={snapshot}"),
             *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
             *("-device", "qemu-xhci,id=xhci,p2=15,p3=15", "-device", "virtio-scsi-pci,id=scsi"),
         ]
@@ -193,8 +207,22 @@ class Guest:
         script = f'until answer=$({{ {condition}\n}} 2>&1); do sleep 0.2; done; echo "$answer"'
         done = await self.sh(script, check=False, timeout=timeout)
         if done.returncode:
-            raise self._error(f"not within {timeout:.0f} s: {condition}")
+            self._check_alive()
+            late = f"not within {timeout:.0f} s" if done.returncode == TIME_IS_UP else f"exit {done.returncode}"
+            raise self._error(f"{late}: {condition}")
         return done.stdout.strip()
+
+    @asynccontextmanager
+    async def lines(self, command: str) -> AsyncIterator[AsyncIterator[str]]:
+        """What a command in the guest prints, line by line as it comes; at the end of the block it is ended."""
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(
+            *self._ssh("ssh", "root@guest", command), stdin=nothing, stdout=pipe, stderr=nothing, limit=LINE_BYTES
+        )
+        try:
+            yield _decoded(process.stdout)
+        finally:
+            await _end(process)
 
     async def write(self, path: str, text: str, *, mode: str = "0644") -> None:
         """Write a file in the guest; missing folders are made."""
@@ -388,6 +416,12 @@ async def _deleted(events: EventListener, device: str) -> None:
 
     while not ours(await events.get()):
         pass
+
+
+async def _decoded(stream: asyncio.StreamReader | None) -> AsyncIterator[str]:
+    assert stream is not None
+    async for line in stream:
+        yield line.decode(errors="replace")
 
 
 async def _end(process: asyncio.subprocess.Process | None) -> None:

@@ -182,8 +182,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def cached_folder(kind: str, name: str, build: Callable[[Path], None]) -> Path:
-    """The cached folder `<kind>-<name>`: built by `build(folder)` if missing, whole or not at all."""
+def cached_folder(kind: str, name: str, build: Callable[[Path], None], *, others: int = 0) -> Path:
+    """The cached folder `<kind>-<name>`: built by `build(folder)` if missing, whole or not at all. So many `others` of its
+    kind stay, those that were used last."""
     cache = cache_folder()
     wanted = cache / f"{kind}-{name}"
     with locked(cache / f"{kind}.lock"):
@@ -192,7 +193,8 @@ def cached_folder(kind: str, name: str, build: Callable[[Path], None]) -> Path:
             unfinished = Path(tempfile.mkdtemp(prefix=f".{kind}-building-", dir=cache))
             build(unfinished)
             unfinished.rename(wanted)
-        _remove_all(old for old in cache.glob(f"{kind}-*") if old != wanted)
+        os.utime(wanted)
+        _remove_all(sorted(cache.glob(f"{kind}-*"), key=lambda used: -used.stat().st_mtime)[1 + others :])
     return wanted
 
 
@@ -270,6 +272,12 @@ def _require_host_tools() -> None:
     missing = sorted(package for tool, package in HOST_TOOLS.items() if shutil.which(tool) is None)
     if missing:
         raise ImageError(f"the VM tests need these packages: apt-get install {' '.join(missing)}")
+
+
+def copied(image: GuestImage, folder: Path) -> GuestImage:
+    """A copy of an image in a folder that is there."""
+    run(["cp", "-a", "--sparse=always", "--reflink=auto", f"{image.folder}/.", folder], seconds=BUILD_SECONDS)
+    return GuestImage(folder)
 
 
 # --- images of disks --------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Installing this working tree in the guest as a user would: a checkout, wheels, and ./scripts/install."""
+"""Installing this working tree in the guest as a user would: a checkout, wheels, and ./scripts/install.
+
+It takes a minute, so it is done once, in a guest whose disk is kept as an image for others to start from.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .guest import Guest
-from .image import cached_folder
+from .image import GuestImage, cached_folder, copied, guest_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GUEST_PYTHON = "3.11"
+INSTALLED = ("daemon/", "systemd/", "udev-rules/", "scripts/install", "pyproject.toml")
 INSTALL_SECONDS = 600.0
 PIP_SECONDS = 600.0
 
@@ -29,10 +33,38 @@ class Installed:
     wheels: str = "/root/wheels"
 
 
+def installed_image() -> GuestImage:
+    """The guest's image with this working tree installed, without a configuration; from the cache, or made now."""
+    base = guest_image()
+    with tempfile.TemporaryDirectory(prefix="install-") as folder:
+        scratch = Path(folder)
+        _export(scratch / "checkout")
+        name = hashlib.sha256(base.folder.name.encode() + _digest(scratch / "checkout")).hexdigest()[:16]
+        made = cached_folder("installed", name, lambda new: asyncio.run(_make(copied(base, new), scratch)), others=1)
+    return GuestImage(made)
+
+
+async def _make(image: GuestImage, scratch: Path) -> None:
+    async with Guest(image, keep=True) as guest:
+        await install(guest, scratch)
+        await guest.power_off()
+
+
+def _digest(checkout: Path) -> bytes:
+    """Tells one state of what is installed from another."""
+    found = hashlib.sha256()
+    for path in sorted(checkout.rglob("*")):
+        place = path.relative_to(checkout)
+        if path.is_file() and str(place).startswith(INSTALLED):
+            found.update(f"{place} {path.stat().st_mode} {len(path.read_bytes())}\n".encode() + path.read_bytes())
+    return found.digest()
+
+
 async def install(guest: Guest, scratch: Path) -> Installed:
     """Bring checkout and wheels into the guest and run the install script there. `scratch` is a folder on the host."""
     place = Installed()
-    await asyncio.to_thread(_export, scratch / "checkout")
+    if not (scratch / "checkout").exists():
+        await asyncio.to_thread(_export, scratch / "checkout")
     await asyncio.to_thread(_collect_wheels, scratch / "checkout", scratch / "wheels")
     for source, target in ((scratch / "checkout", place.checkout), (scratch / "wheels", place.wheels)):
         await guest.sh(f"rm -rf {target}")

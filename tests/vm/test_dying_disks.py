@@ -14,19 +14,12 @@ OWNERS = {"holiday.txt": b"mine", "Photos/old.jpg": bytes(range(256)) * 1000}
 STICK = f"/media/immich-usb-backup/Blue/{OURS}"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def started(server: Backup) -> Backup:
-    """The service without memories, and without what only costs time here."""
-    await server.start_over(grace_seconds=0, mail=False)
-    return server
-
-
 @pytest_asyncio.fixture(loop_scope="session")
-async def backup(started: Backup) -> Backup:
+async def backup(server: Backup) -> Backup:
     """The service with the library as it was, on a system that writes out early."""
-    await started.as_it_was()
-    await started.guest.sh("sysctl -q vm.dirty_bytes=2097152")
-    return started
+    await server.ready()
+    await server.guest.sh("sysctl -q vm.dirty_bytes=2097152")
+    return server
 
 
 async def _is_repaired(backup: Backup, image: Path, before: dict[str, str]) -> None:

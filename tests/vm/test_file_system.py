@@ -36,7 +36,7 @@ async def ask(what, node, uuid):
 asyncio.run(ask(*sys.argv[1:]))
 """
 
-pytestmark = pytest.mark.usefixtures("installed", "no_daemon")
+pytestmark = pytest.mark.usefixtures("no_daemon")
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")

@@ -41,7 +41,6 @@ async def dumping(server: Backup) -> AsyncIterator[Backup]:
     await server.guest.write(DUMP, dump_text([]), mode="0644")
     yield server
     await server.guest.sh(f"rm -rf {DUMP} {Path(DROP_IN).parent} {STATE}/dumps; systemctl daemon-reload")
-    await server.start_over()
 
 
 def _by(*command: str) -> str:
@@ -55,7 +54,7 @@ async def _drop_in(backup: Backup, text: str) -> None:
 
 async def test_a_dump_is_made_for_each_backup_as_any_user(dumping: Backup, tmp_path: Path) -> None:
     image = marked_image(tmp_path / "blue.img")
-    await dumping.start_over(_by("cat", DUMP))
+    await dumping.start_over(_by("cat", DUMP), grace_seconds=0, mail=False)
     for user in ("immich-usb-backup-dump", "immich", "immich-usb-backup-dump"):
         await _drop_in(dumping, f"User={user}")
         ended = await dumping.plug_in(image)
@@ -71,7 +70,7 @@ async def test_a_dump_is_made_for_each_backup_as_any_user(dumping: Backup, tmp_p
 
 
 async def test_without_a_fresh_dump_immichs_own_goes_and_the_reason_is_told(dumping: Backup, tmp_path: Path) -> None:
-    await dumping.start_over(_by("sh", "-c", "echo nobody listens >&2; exit 3"))
+    await dumping.start_over(_by("sh", "-c", "echo nobody listens >&2; exit 3"), grace_seconds=0, mail=False)
     ended = await dumping.plug_in(marked_image(tmp_path / "blue.img"))
     assert ended.outcome == "partial", ended.story
     assert "sh: nobody listens (exit code 3)" in ended.texts("fresh-dump-failed")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from .clock import clock_jumped, invocation, started_again
 from .guest import Guest, GuestError
 from .image import exfat_image, ext4_image, image_hash, mounted_exfat
+from .people import ADMINS, people
 
 MIB = 1024 * 1024
 
@@ -132,3 +134,28 @@ async def test_a_slow_stick_is_pulled_in_mid_write(guest: Guest, tmp_path: Path)
     await guest.pull("slow")
     await guest.until("! pgrep -x dd")
     assert "error" in (await guest.sh("cat /tmp/dd")).stdout
+
+
+async def test_two_people_who_are_not_root(guest: Guest) -> None:
+    async with people(guest) as (alice, bob):
+        assert ADMINS in (await alice.sh("id -nG")).stdout.split()
+        assert ADMINS not in (await bob.sh("id -nG")).stdout.split()
+        for person in (alice, bob):
+            assert (await person.sh("id -un; pwd; touch mine")).stdout.split() == [person.name, f"/home/{person.name}"]
+            asked = await person.sh("busctl call org.freedesktop.DBus / org.freedesktop.DBus GetId", check=True)
+            assert asked.stdout.startswith("s ")
+            assert (await person.sh("cat /etc/shadow")).returncode == 1
+    assert (await guest.sh("getent passwd alice bob", check=False)).stdout == ""
+
+
+async def test_a_clock_that_jumps_makes_timers_fire(guest: Guest) -> None:
+    timer = "systemd-run --unit=some-day --on-calendar=hourly --timer-property=AccuracySec=1s"
+    await guest.sh(f"{timer} --property=RemainAfterExit=yes true")
+    try:
+        before = await invocation(guest, "some-day.service")
+        assert before == ""
+        async with clock_jumped(guest, "+2 hours"):
+            await started_again(guest, "some-day.service", before)
+        assert abs(float((await guest.sh("date +%s")).stdout) - time.time()) < 60
+    finally:
+        await guest.sh("systemctl stop some-day.timer some-day.service")

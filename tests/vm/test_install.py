@@ -1,34 +1,27 @@
-"""Installing, upgrading and taking it off again, in a guest of its own."""
+"""Installing, upgrading and taking it off again, in a guest of its own. It is installed already, as all of them are."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from tests.vm.guest import Guest
-from tests.vm.image import guest_image
-from tests.vm.installing import Installed, install
+from tests.vm.installing import Installed, installed_image
 
 OURS = "find / -xdev \\( -path /proc -o -path /sys -o -path /root \\) -prune -o -iname '*immich*usb*backup*' -print"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fresh() -> AsyncIterator[Guest]:
-    """A guest that nobody has installed anything in."""
-    async with Guest(guest_image()) as running:
+    """A guest that nobody has done anything in since it was installed."""
+    async with Guest(await asyncio.to_thread(installed_image)) as running:
         yield running
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def place(fresh: Guest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The project installed there."""
-    return await install(fresh, tmp_path_factory.mktemp("install"))
-
-
-async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest, place: Installed, tmp_path: Path) -> None:
+async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest) -> None:
+    place = Installed()
     script = f"cd {place.checkout} && ./scripts/install"
     await fresh.sh(
         "mkdir -p /var/lib/immich/upload /var/lib/immich/library /var/lib/immich/profile /var/lib/immich/backups"

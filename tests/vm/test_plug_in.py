@@ -70,7 +70,7 @@ async def test_what_is_not_eligible_is_ignored_with_the_reason(backup: Backup, t
 async def test_a_stick_pulled_in_mid_copy_is_completed_by_the_next_plug_in(backup: Backup, tmp_path: Path) -> None:
     image = marked_image(tmp_path / "blue.img")
     await backup.make_it_slow()
-    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.plug("blue", image, write_bytes_per_second=1_000_000)
     await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -c jpg | grep -q '[5-9]'")
     await backup.guest.pull("blue")
     assert await backup.outcome() == "interrupted"
@@ -84,8 +84,9 @@ async def test_a_stick_pulled_in_mid_copy_is_completed_by_the_next_plug_in(backu
 
 async def test_a_stick_pulled_after_the_copy_and_before_the_flush_is_no_success(backup: Backup, tmp_path: Path) -> None:
     image = marked_image(tmp_path / "blue.img")
-    await backup.guest.plug("blue", image, write_bytes_per_second=200_000)
+    await backup.guest.plug("blue", image, write_bytes_per_second=500_000)
     await backup.event("stage-done", stage="profile")
+    await backup.guest.throttle("blue", 2_000)
     await backup.guest.pull("blue")
     assert await backup.outcome() in {"interrupted", "failed"}, await backup.story()
     await backup.guest.plug("blue", image)
@@ -97,7 +98,7 @@ async def test_a_stick_pulled_after_the_copy_and_before_the_flush_is_no_success(
 async def test_a_killed_service_cleans_up_at_its_next_start(backup: Backup, tmp_path: Path) -> None:
     image = marked_image(tmp_path / "blue.img")
     await backup.make_it_slow()
-    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.plug("blue", image, write_bytes_per_second=1_000_000)
     await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -q jpg")
     await backup.guest.sh("systemctl kill --kill-whom=all --signal=SIGKILL immich-usb-backup.service")
     await backup.guest.throttle("blue", 0)
@@ -113,7 +114,7 @@ async def test_a_killed_service_cleans_up_at_its_next_start(backup: Backup, tmp_
 async def test_stopping_the_service_in_mid_run_unmounts_the_stick(backup: Backup, tmp_path: Path) -> None:
     image = marked_image(tmp_path / "blue.img")
     await backup.make_it_slow()
-    await backup.guest.plug("blue", image, write_bytes_per_second=2_000_000)
+    await backup.guest.plug("blue", image, write_bytes_per_second=1_000_000)
     await backup.guest.until("ls /media/*/Blue/immich-server-backups/upload/big | grep -q jpg")
     await backup.guest.sh("systemctl stop immich-usb-backup.service", timeout=180)
     assert await backup.outcome() == "interrupted"
@@ -143,12 +144,14 @@ async def test_nothing_on_a_stick_can_be_run_or_gain_rights(backup: Backup, tmp_
     disk = await backup.guest.device("blue")
     (options,) = (await backup.guest.sh(f"findmnt -rn -o VFS-OPTIONS -S {disk}1")).stdout.split()
     assert {"rw", "nosuid", "nodev", "noexec"} <= set(options.split(","))
+    await backup.guest.throttle("blue", 0)
     assert await backup.outcome() == "ok", await backup.story()
 
 
 async def test_a_restart_does_not_run_it_again_and_a_stick_that_was_there_at_the_start_is_backed_up(
     backup: Backup, tmp_path: Path
 ) -> None:
+    await backup.start_over(grace_seconds=0, mail=False)
     async with without_daemon(backup.guest):
         await backup.guest.sh("systemctl stop immich-usb-backup-notifier.path")
         await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
@@ -299,7 +302,7 @@ async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path:
 
 
 async def test_the_machine_neither_sleeps_nor_shuts_down_in_a_run(backup: Backup, tmp_path: Path) -> None:
-    await backup.make_it_slow(24)
+    await backup.make_it_slow(8)
     await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=2_000_000)
     await backup.event("run-started")
     held = (await backup.guest.sh("systemd-inhibit --list --no-legend --no-pager")).stdout
@@ -307,21 +310,25 @@ async def test_the_machine_neither_sleeps_nor_shuts_down_in_a_run(backup: Backup
         line.split() for line in held.splitlines() if "immich-usb" in line and "shutdown" in line and "block" in line
     ]
     assert [line.split() for line in held.splitlines() if "immich-usb" in line and "sleep" in line and "block" in line]
+    await backup.guest.throttle("blue", 0)
     assert await backup.outcome() == "ok", await backup.story()
     assert "immich-usb" not in (await backup.guest.sh("systemd-inhibit --list --no-legend --no-pager")).stdout
 
 
 async def test_a_busy_stick_is_not_called_safe_to_unplug(backup: Backup, tmp_path: Path) -> None:
-    await backup.make_it_slow(16)
-    await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=2_000_000)
-    await backup.event("run-started")
-    await backup.guest.sh(
-        "cd /media/immich-usb-backup/Blue && systemd-run --unit=holder --working-directory=$PWD sleep 600"
-    )
-    try:
-        assert await backup.outcome() == "partial", await backup.story()
-    finally:
-        await backup.guest.sh("systemctl stop holder.service")
+    async with backup.altered(("release.py", "BUSY_SECONDS", 3)):
+        await backup.guest.sh("systemctl restart immich-usb-backup.service")
+        await backup.make_it_slow(8)
+        await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"), write_bytes_per_second=1_000_000)
+        await backup.event("run-started")
+        await backup.guest.sh(
+            "cd /media/immich-usb-backup/Blue && systemd-run --unit=holder --working-directory=$PWD sleep 600"
+        )
+        try:
+            await backup.guest.throttle("blue", 0)
+            assert await backup.outcome() == "partial", await backup.story()
+        finally:
+            await backup.guest.sh("systemctl stop holder.service")
     report = await backup.report()
     assert report["safe_to_unplug"] is False
     assert "in use" in str(report["findings"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
@@ -15,11 +14,10 @@ READS, WRITES = 30, 60
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def counting(server: Backup) -> AsyncIterator[Backup]:
+async def counting(server: Backup) -> Backup:
     """The service, without memories, and without the wait for an automounter."""
-    await server.start_over(grace_seconds=0)
-    yield server
-    await server.start_over()
+    await server.start_over(grace_seconds=0, mail=False)
+    return server
 
 
 async def _nothing_to_do(backup: Backup, image: Path, files: int) -> Requests:

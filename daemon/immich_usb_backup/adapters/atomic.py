@@ -11,9 +11,13 @@ TEMPORARY = ".new-"
 """How the name of a file begins that is being written."""
 
 
-def write(folder: Path, name: str, content: bytes, *, mode: int) -> None:
-    """Replace ``folder/name``. Raises ``OSError``; then the old file is as it was."""
-    temporary = folder / f"{TEMPORARY}{name}"
+def write(folder: Path, name: str, content: bytes, *, mode: int, temporary: str = "") -> None:
+    """Replace ``folder/name``. Raises ``OSError``; then the old file is as it was. ``temporary`` is what it is called while
+    it is being written, where its own name behind ``TEMPORARY`` would not do."""
+    _replace(folder, folder / (temporary or f"{TEMPORARY}{name}"), name, content, mode)
+
+
+def _replace(folder: Path, temporary: Path, name: str, content: bytes, mode: int) -> None:
     temporary.unlink(missing_ok=True)
     try:
         _write_new(temporary, content, mode)

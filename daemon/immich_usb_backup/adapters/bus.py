@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from dbus_next import BusType, Message, MessageType, Variant
 from dbus_next.aio import MessageBus
-from dbus_next.constants import NameFlag, RequestNameReply
+from dbus_next.constants import MessageFlag, NameFlag, RequestNameReply
 from dbus_next.errors import AuthError, InvalidAddressError
 
 from immich_usb_backup.errors import BusCallFailed, BusLost, DeadlineMissed
@@ -26,9 +26,12 @@ CALL_SECONDS = 25.0
 _GRACE_SECONDS = 0.2
 _DBUS = "org.freedesktop.DBus"
 _DBUS_PATH = "/org/freedesktop/DBus"
+_PEER = "org.freedesktop.DBus.Peer"
 
 SignalHandler = Callable[["Signal"], None]
 MethodHandler = Callable[..., Awaitable[Sequence[Any]]]
+TreeHandler = Callable[["Call"], Awaitable[tuple[str, Sequence[Any]]]]
+"""Answers a call with a signature and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,26 @@ class ServedMethod:
     signature_in: str
     signature_out: str
     handler: MethodHandler
-    ends_with_caller: bool = False
-    """Whether it is cancelled when whoever called has left the bus: for what takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a unique name on the bus, and whether the person there may be asked for a password."""
+
+    name: str
+    interactive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method call as it came in, its variants unpacked. ``interface`` is empty where the caller named none."""
+
+    path: str
+    interface: str
+    member: str
+    signature: str
+    body: tuple[Any, ...]
+    caller: Caller
 
 
 def unpack(value: Any) -> Any:
@@ -99,6 +120,7 @@ class Bus:
         self._connection = connection
         self._handlers: list[tuple[str, str, SignalHandler]] = []
         self._served: dict[tuple[str, str, str], ServedMethod] = {}
+        self._tree: TreeHandler | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, list[asyncio.Task[Any]]] = {}
         self._lost = asyncio.ensure_future(connection.wait_for_disconnect())
@@ -155,12 +177,15 @@ class Bus:
         body: Sequence[Any] = (),
         *,
         timeout: float = CALL_SECONDS,
+        interactive: bool = False,
     ) -> tuple[Any, ...]:
         """Call a method and return the unpacked reply. File descriptors in it are indexes into nothing: see ``call_fd``.
+        ``interactive``: the user may be asked for a password, for as long as ``timeout`` (seconds) allows.
 
         Raises ``BusCallFailed`` (the other side's error), ``BusLost``, ``DeadlineMissed``.
         """
-        reply = await self._call(destination, path, interface, member, signature, body, timeout)
+        flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE
+        reply = await self._call(destination, path, interface, member, signature, body, timeout, flags)
         for descriptor in reply.unix_fds:
             os.close(descriptor)
         return tuple(unpack(list(reply.body)))
@@ -183,6 +208,7 @@ class Bus:
         signature: str,
         body: Sequence[Any],
         timeout: float,
+        flags: MessageFlag = MessageFlag.NONE,
     ) -> Message:
         if not self.connected:
             raise BusLost("The connection to D-Bus is gone")
@@ -193,6 +219,7 @@ class Bus:
             member=member,
             signature=signature,
             body=list(body),
+            flags=flags,
         )
         call = asyncio.ensure_future(self._connection.call(message))
         try:
@@ -244,6 +271,11 @@ class Bus:
         for member, method in methods.items():
             self._served[path, interface, member] = method
 
+    def serve_tree(self, handler: TreeHandler) -> None:
+        """Have every call to any other object answered by ``handler``, but for those of the interface ``Peer``. It raises
+        ``BusCallFailed`` for what is an error."""
+        self._tree = handler
+
     def emit(self, path: str, interface: str, member: str, signature: str, body: Sequence[Any]) -> None:
         """Send a signal. Quietly nothing when the connection is gone: whoever watches it ends the process."""
         if self.connected:
@@ -265,22 +297,32 @@ class Bus:
             return None
         if message.message_type is not MessageType.METHOD_CALL:
             return None
-        method = self._served.get((message.path, message.interface, message.member))
-        if method is None:
+        for descriptor in message.unix_fds:  # no method of ours takes any, and whoever calls may send some all the same
+            os.close(descriptor)
+        handler = self._handler_of(message)
+        if handler is None:
             return None
-        if message.signature != method.signature_in:
-            return Message.new_error(message, f"{_DBUS}.Error.InvalidArgs", f"takes '{method.signature_in}'")
-        task = asyncio.ensure_future(self._answer(message, method))
+        task = asyncio.ensure_future(self._answer(message, handler))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def _answer(self, message: Message, method: ServedMethod) -> None:
-        there = self._while_there(str(message.sender)) if method.ends_with_caller else nullcontext()
+    def _handler_of(self, message: Message) -> TreeHandler | None:
+        method = self._served.get((message.path, message.interface, message.member))
+        if method is None:
+            return None if message.interface == _PEER else self._tree
+
+        async def served(call: Call) -> tuple[str, Sequence[Any]]:
+            if call.signature != method.signature_in:
+                raise BusCallFailed(f"{_DBUS}.Error.InvalidArgs", f"takes '{method.signature_in}'")
+            return method.signature_out, await method.handler(*call.body)
+
+        return served
+
+    async def _answer(self, message: Message, handler: TreeHandler) -> None:
         try:
-            async with there:
-                body = list(await method.handler(*unpack(list(message.body))))
-            reply = Message.new_method_return(message, method.signature_out, body)
+            signature, body = await handler(_call(message))
+            reply = Message.new_method_return(message, signature, list(body))
         except BusCallFailed as error:
             reply = Message.new_error(message, error.name, sendable(error.message))
         except Exception:
@@ -293,8 +335,13 @@ class Bus:
         if self.connected:
             await self._connection.send(reply)
 
+    async def user_of(self, caller: str) -> int:
+        """The user id of whoever has a name on the bus. Raises like ``call``."""
+        (user,) = await self._ask_driver("GetConnectionUnixUser", "s", [caller])
+        return int(user)
+
     @asynccontextmanager
-    async def _while_there(self, caller: str) -> AsyncIterator[None]:
+    async def while_there(self, caller: str) -> AsyncIterator[None]:
         """Cancel what is done in here when a caller (a unique name) leaves the bus. Raises like ``call``."""
         task = asyncio.current_task()
         assert task is not None
@@ -330,6 +377,12 @@ class Bus:
 def _signal(message: Message) -> Signal:
     body = tuple(unpack(list(message.body)))
     return Signal(message.sender or "", message.path or "", message.interface or "", message.member or "", body)
+
+
+def _call(message: Message) -> Call:
+    caller = Caller(str(message.sender), bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION))
+    body = tuple(unpack(list(message.body)))
+    return Call(message.path or "", message.interface or "", message.member or "", message.signature, body, caller)
 
 
 def _no_answer(lost: bool, member: str, timeout: float) -> BusLost | DeadlineMissed:  # noqa: FBT001

@@ -8,6 +8,7 @@ from typing import Any
 
 from immich_usb_backup.adapters.bus import Bus, Signal, typed
 from immich_usb_backup.adapters.owner import NameOwner
+from immich_usb_backup.policy.note_words import LABELS
 from immich_usb_backup.policy.notes import Note
 
 NAME = "org.freedesktop.Notifications"
@@ -18,6 +19,8 @@ DESKTOP_ENTRY = "immich-usb-backup"
 _NEVER = 0
 """As ``expire_timeout``: it stays until somebody takes it away."""
 _CALL_SECONDS = 10.0
+_NOTHING_BUT_A_BAR = {"Xfce Notify Daemon"}
+"""Servers that show a note with a value as they show the volume: the bar, and neither its text nor its buttons."""
 
 
 class Desktop:
@@ -26,23 +29,35 @@ class Desktop:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._capabilities: frozenset[str] | None = None
+        self._server = ""
         self._owner: NameOwner | None = None
 
-    async def watch(self, on_closed: Callable[[int], None], on_server: Callable[[bool], None]) -> bool:
+    async def watch(
+        self,
+        on_closed: Callable[[int], None],
+        on_server: Callable[[bool], None],
+        on_action: Callable[[int, str], None],
+    ) -> bool:
         """Begin to listen; returns whether there is a server. ``on_closed`` gets ids, ``on_server`` whether there is a
-        (new) server now. Raises ``BusLost``, ``DeadlineMissed``, ``BusCallFailed``.
+        (new) server now, ``on_action`` an id and the button that was pressed. Raises ``BusLost``, ``DeadlineMissed``,
+        ``BusCallFailed``.
         """
 
         def changed() -> None:
-            self._capabilities = None
+            self._capabilities, self._server = None, ""
             on_server(bool(owner.owner))
 
         def closed(signal: Signal) -> None:
             if owner.sent(signal) and signal.body and isinstance(signal.body[0], int):
                 on_closed(signal.body[0])
 
+        def invoked(signal: Signal) -> None:
+            if owner.sent(signal) and [type(part) for part in signal.body] == [int, str]:
+                on_action(*signal.body)
+
         owner = self._owner = NameOwner(self._bus, NAME, changed)
         await self._bus.subscribe(closed, interface=NAME, member="NotificationClosed", sender=NAME)
+        await self._bus.subscribe(invoked, interface=NAME, member="ActionInvoked", sender=NAME)
         await owner.watch()
         return bool(owner.owner)
 
@@ -50,7 +65,8 @@ class Desktop:
         """Show a note in the place of another (0: none); returns its id. Raises ``BusCallFailed``, ``BusLost``,
         ``DeadlineMissed``."""
         body = html.escape(note.body, quote=False) if await self._has("body-markup") else note.body
-        arguments = [APPLICATION, replaces, note.icon, note.summary, body, [], _hints(note), _NEVER]
+        buttons = _buttons(note) if await self._has("actions") else []
+        arguments = [APPLICATION, replaces, note.icon, note.summary, body, buttons, await self._hints(note), _NEVER]
         (shown,) = await self._call("Notify", "susssasa{sv}i", arguments)
         return int(shown)
 
@@ -64,18 +80,30 @@ class Desktop:
             self._capabilities = frozenset(names)
         return capability in self._capabilities
 
+    async def _hints(self, note: Note) -> dict[str, Any]:
+        hints = _hints(note)
+        if note.percent is not None and await self._server_name() not in _NOTHING_BUT_A_BAR:
+            hints["value"] = typed("i", note.percent)
+        return hints
+
+    async def _server_name(self) -> str:
+        if not self._server:
+            self._server, *_ = await self._call("GetServerInformation", "", [])
+        return self._server
+
     async def _call(self, member: str, signature: str, arguments: list[Any]) -> tuple[Any, ...]:
         return await self._bus.call(NAME, PATH, NAME, member, signature, arguments, timeout=_CALL_SECONDS)
 
 
+def _buttons(note: Note) -> list[str]:
+    return [word for action in note.actions for word in (action.value, LABELS[action])]
+
+
 def _hints(note: Note) -> dict[str, Any]:
-    hints = {
+    return {
         "urgency": typed("y", note.urgency.value),
         "category": typed("s", note.category),
         "desktop-entry": typed("s", DESKTOP_ENTRY),
-        "resident": typed("b", True),  # noqa: FBT003
+        "resident": typed("b", note.resident),
         "transient": typed("b", False),  # noqa: FBT003
     }
-    if note.percent is not None:
-        hints["value"] = typed("i", note.percent)
-    return hints

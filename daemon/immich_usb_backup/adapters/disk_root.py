@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
+from immich_usb_backup.adapters import disk_marker
 from immich_usb_backup.adapters.disk_files import exists
 from immich_usb_backup.adapters.tree import Descriptor
 from immich_usb_backup.errors import MarkerUnusable, WrongDevice
@@ -51,8 +52,9 @@ def read_beginning(root: int, path: str, limit: int) -> bytes | None:
 
 
 def open_backup_folder(root: int, marker_entry: str | None) -> Descriptor:
-    """Open the backup folder, made where it is missing; a marker file in its place is moved into it. Raises
-    ``MarkerUnusable``, ``OSError``."""
+    """Open the backup folder, made where it is missing; a marker file in its place is moved into it, and what is left of an
+    enrolling that was cut off goes. Raises ``MarkerUnusable``, ``OSError``."""
+    disk_marker.clear(root)
     waiting = None if marker_entry is None else _make_way(root, marker_entry)
     folder = _open_or_make(root)
     try:

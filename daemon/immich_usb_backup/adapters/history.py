@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from immich_usb_backup.adapters import report_json
 from immich_usb_backup.adapters.threads import in_thread
 from immich_usb_backup.errors import StateDamaged
-from immich_usb_backup.model import PlugIn, RunReport
+from immich_usb_backup.model import KnownDisk, Outcome, PlugIn, RunReport
 
 T = TypeVar("T")
 
@@ -38,6 +39,23 @@ CREATE TABLE plug_ins (
     device_number INTEGER NOT NULL,
     PRIMARY KEY (boot_id, disk_sequence, device_number)
 ) STRICT;
+"""
+
+_OF_THIS = "SELECT report FROM runs WHERE disk_uuid = u.disk_uuid AND outcome IS NOT NULL"
+_DISKS = f"""
+SELECT ({_OF_THIS} ORDER BY started DESC LIMIT 1),
+       ({_OF_THIS} AND outcome = 'ok' ORDER BY started DESC LIMIT 1),
+       ({_OF_THIS} AND json_extract(CAST(report AS TEXT), '$.report.verdict') IS NOT NULL ORDER BY started DESC LIMIT 1),
+       u.first
+FROM (SELECT disk_uuid, min(started) AS first, max(started) AS newest FROM runs WHERE outcome IS NOT NULL GROUP BY disk_uuid) u
+ORDER BY u.newest DESC
+"""  # noqa: S608  # our own constants
+
+_OUTCOMES = """
+SELECT disk_uuid, outcome FROM (
+    SELECT disk_uuid, outcome, started, row_number() OVER (PARTITION BY disk_uuid ORDER BY started DESC) AS age
+    FROM runs WHERE outcome IS NOT NULL
+) WHERE age <= ? ORDER BY started
 """
 
 
@@ -123,9 +141,32 @@ class SqliteHistory:
         """Runs that began and never ended."""
         return await self._reports("outcome IS NULL ORDER BY started")
 
-    async def runs(self, limit: int) -> tuple[RunReport, ...]:
+    async def runs(self, limit: int, *, uuid: str = "", failed: bool = False) -> tuple[RunReport, ...]:
         """The newest finished runs first."""
-        return await self._reports("outcome IS NOT NULL ORDER BY started DESC LIMIT ?", limit)
+        condition = "outcome IS NOT NULL AND (? = '' OR disk_uuid = ?) AND (NOT ? OR outcome != ?)"
+        values = (uuid, uuid, failed, Outcome.OK.value, limit)
+        return await self._reports(f"{condition} ORDER BY started DESC LIMIT ?", *values)
+
+    async def report(self, run_id: str) -> RunReport | None:
+        """One run that is over."""
+        found = await self._reports("outcome IS NOT NULL AND run_id = ?", run_id)
+        return found[0] if found else None
+
+    async def disks(self) -> tuple[KnownDisk, ...]:
+        """Every disk that a run was made on, the one with the newest run first."""
+        return await self._do(lambda database: tuple(_known(*row) for row in database.execute(_DISKS)))
+
+    async def outcomes(self, newest: int) -> Mapping[str, tuple[Outcome, ...]]:
+        """How the newest runs of each disk ended, the oldest first."""
+        found: dict[str, tuple[Outcome, ...]] = {}
+        for uuid, outcome in await self._do(lambda database: database.execute(_OUTCOMES, (newest,)).fetchall()):
+            found[uuid] = (*found.get(uuid, ()), Outcome(outcome))
+        return found
+
+    async def forget(self, uuid: str) -> None:
+        """Remove all runs of a disk that are over."""
+        statement = "DELETE FROM runs WHERE disk_uuid = ? AND outcome IS NOT NULL"
+        await self._do(lambda database: database.execute(statement, (uuid,)))
 
     def readable(self) -> bool | None:
         """Whether this user may read it; None where there is none yet."""
@@ -139,8 +180,9 @@ class SqliteHistory:
 
     async def _reports(self, condition: str, *values: Any) -> tuple[RunReport, ...]:
         statement = f"SELECT report FROM runs WHERE {condition}"  # noqa: S608  # our own constants
-        rows = await self._do(lambda database: database.execute(statement, values).fetchall())
-        return tuple(report_json.load(row[0]) for row in rows)
+        return await self._do(
+            lambda database: tuple(report_json.load(row[0]) for row in database.execute(statement, values))
+        )
 
     async def handled(self, plug_in: PlugIn) -> bool:
         """Whether this plug-in has had its run."""
@@ -153,6 +195,17 @@ class SqliteHistory:
         statement = "SELECT disk_name FROM runs WHERE disk_uuid = ? ORDER BY started DESC LIMIT 1"
         row = await self._do(lambda database: database.execute(statement, (uuid,)).fetchone())
         return None if row is None else str(row[0])
+
+
+def _known(last: bytes, good: bytes | None, judged: bytes | None, first: str) -> KnownDisk:
+    newest = report_json.load(last)
+    return KnownDisk(
+        disk=newest.disk,
+        last=newest,
+        first=datetime.fromisoformat(first),
+        good=report_json.load(good).ended if good else None,
+        verdict=report_json.load(judged).verdict if judged else None,
+    )
 
 
 def _key(plug_in: PlugIn) -> tuple[str, int, int]:

@@ -15,21 +15,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from immich_usb_backup.adapters import atomic
 from immich_usb_backup.adapters.mail_template import ascii_address, compose, to_wire
+from immich_usb_backup.adapters.secret_files import THEN_RESTART, first_line
 from immich_usb_backup.adapters.threads import Pulse, in_thread
 from immich_usb_backup.config import Mail
 from immich_usb_backup.errors import DeliveryFailed
-from immich_usb_backup.model import RunReport
+from immich_usb_backup.policy import delivery
+from immich_usb_backup.policy.news import Begun, News
 from immich_usb_backup.policy.text import printable
 from immich_usb_backup.ports import Clock
 
 CREDENTIAL = "smtp-password"
 """The name for ``LoadCredential=`` in the notifier's unit."""
 
-_LONGEST_PASSWORD_FILE = 64_000
 _TRANSPORT_ERRORS = (OSError, smtplib.SMTPException, ssl.SSLError)
-_THEN_RESTART = "Then: sudo systemctl restart immich-usb-backup-notifier"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """What goes over the wire: addresses as the server takes them, each with the name it has in the configuration."""
+    """What goes over the wire: addresses as the server takes them, each with its channel."""
 
     sender: str
     recipients: Mapping[str, str]
@@ -53,7 +52,10 @@ class _Letter:
 
 
 class SmtpMailer:
-    """Implements ``notifier.Mailer``. ``credentials`` is systemd's ``$CREDENTIALS_DIRECTORY``, where there is one."""
+    """Implements ``notifier.Courier``; a channel is an address. ``credentials`` is systemd's ``$CREDENTIALS_DIRECTORY``,
+    where there is one."""
+
+    in_order = False
 
     def __init__(
         self, mail: Mail, *, clock: Clock, credentials: Path | None = None, deadlines: Deadlines | None = None
@@ -63,10 +65,17 @@ class SmtpMailer:
         self._credentials = credentials
         self._deadlines = deadlines or Deadlines()
 
-    async def deliver(self, report: RunReport, addresses: Sequence[str]) -> Mapping[str, DeliveryFailed]:
+    async def channels(self, news: News) -> tuple[str, ...]:
+        """Whom the configuration wants to be told."""
+        wanted = delivery.for_people(news, self._mail.on)
+        return tuple(dict.fromkeys(map(delivery.mail_channel, self._mail.to))) if wanted else ()
+
+    async def deliver(self, news: News, channels: Sequence[str]) -> Mapping[str, DeliveryFailed]:
         """One mail to all of them; returns who was refused. Raises ``DeliveryFailed``, ``DeadlineMissed``: nobody has it."""
-        content = to_wire(compose(report, self._mail, now=self._clock.now()))
-        letter = _Letter(ascii_address(self._mail.sender), {ascii_address(one): one for one in addresses}, content)
+        assert not isinstance(news, Begun), "nobody is mailed about that"
+        content = to_wire(compose(news, self._mail, now=self._clock.now()))
+        recipients = {ascii_address(delivery.mail_address(channel)): channel for channel in channels}
+        letter = _Letter(ascii_address(self._mail.sender), recipients, content)
         return await in_thread(
             lambda pulse: self._send(letter, pulse),
             what=f"Mail through {printable(self._mail.host)}",
@@ -94,9 +103,9 @@ class SmtpMailer:
         if path is None:
             raise DeliveryFailed(
                 "There is a mail.username and no password.",
-                hint=f"Set mail.password_file, or give the notifier's unit a LoadCredential={CREDENTIAL}:/path. {_THEN_RESTART}",
+                hint=f"Set mail.password_file, or give the notifier's unit a LoadCredential={CREDENTIAL}:/path. {THEN_RESTART}",
             )
-        return read_password(path)
+        return first_line(path, what="mail password")
 
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
@@ -119,7 +128,7 @@ class SmtpMailer:
         except OSError as error:  # also what OpenSSL says about its content
             raise DeliveryFailed(
                 f"The certificates in {ca_file} cannot be used: {printable(error.strerror or str(error))}.",
-                hint=f"mail.ca_file must be a readable PEM file. {_THEN_RESTART}",
+                hint=f"mail.ca_file must be a readable PEM file. {THEN_RESTART}",
             ) from error
 
     def _secure(self, server: smtplib.SMTP) -> None:
@@ -130,7 +139,7 @@ class SmtpMailer:
         if not server.has_extn("starttls"):
             raise DeliveryFailed(
                 f"{self._at} does not offer STARTTLS; nothing was sent.",
-                hint=f'Is the port right? With port 465 use security = "tls". {_THEN_RESTART}',
+                hint=f'Is the port right? With port 465 use security = "tls". {THEN_RESTART}',
             )
         code, reply = server.starttls(context=context)
         if code != 220:  # smtplib goes on in the clear
@@ -148,7 +157,7 @@ class SmtpMailer:
         except smtplib.SMTPNotSupportedError as error:
             raise DeliveryFailed(
                 f"{self._at} offers no log-in.",
-                hint=f'Many servers offer it only with security = "starttls" or "tls"; or remove mail.username. {_THEN_RESTART}',
+                hint=f'Many servers offer it only with security = "starttls" or "tls"; or remove mail.username. {THEN_RESTART}',
             ) from error
 
     def _hand_over(self, server: smtplib.SMTP, letter: _Letter) -> Mapping[str, DeliveryFailed]:
@@ -157,10 +166,10 @@ class SmtpMailer:
         if code != 250:
             raise smtplib.SMTPSenderRefused(code, reply, letter.sender)
         refused = {}
-        for address, name in letter.recipients.items():
+        for address, channel in letter.recipients.items():
             code, reply = server.rcpt(address)
             if code not in {250, 251}:
-                refused[name] = _refusal(name, code, reply)
+                refused[channel] = _refusal(delivery.mail_address(channel), code, reply)
         if len(refused) < len(letter.recipients):
             _set_timeout(server, self._deadlines.last_reply)
             code, reply = server.data(letter.content)
@@ -174,28 +183,7 @@ class SmtpMailer:
 
     def _explained(self, error: OSError | smtplib.SMTPException) -> DeliveryFailed:
         what, hint = _explanation(error)
-        return DeliveryFailed(f"{self._at} {what}.", hint=f"{hint} {_THEN_RESTART}" if hint else "")
-
-
-def read_password(path: Path) -> str:
-    """The first line of a file. Raises ``DeliveryFailed``, which never shows what it says."""
-    try:
-        content = atomic.read(path.resolve(), limit=_LONGEST_PASSWORD_FILE)
-        password = content.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8")
-    except OSError as error:
-        problem = error.strerror or "unknown error"
-    except UnicodeDecodeError:
-        problem = "it is not UTF-8 text"
-    except ValueError as error:
-        problem = str(error)
-    else:
-        if password:
-            return password
-        problem = "its first line is empty"
-    raise DeliveryFailed(
-        f"The mail password cannot be read from {path}: {problem}.",
-        hint=f"Its first line must be the password, and the notifier's user must be allowed to read it. {_THEN_RESTART}",
-    )
+        return DeliveryFailed(f"{self._at} {what}.", hint=f"{hint} {THEN_RESTART}" if hint else "")
 
 
 @contextmanager

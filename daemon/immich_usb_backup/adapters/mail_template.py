@@ -1,7 +1,6 @@
-"""A run report as a mail: headers, a plain-text part and an HTML part for light and dark screens.
+"""A letter as a mail: headers, a plain-text part and an HTML part for light and dark screens.
 
-Everything from the report is foreign text here, whoever cleaned it before: each line is made harmless, and escaped
-where it stands in HTML.
+Everything in it is foreign text here, whoever cleaned it before: it is escaped where it stands in HTML.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 
-from immich_usb_backup import messages
 from immich_usb_backup.config import Mail
 from immich_usb_backup.errors import DeliveryFailed
-from immich_usb_backup.model import Outcome, RunReport
-from immich_usb_backup.policy.text import harmless, moment, printable
+from immich_usb_backup.model import Notice
+from immich_usb_backup.policy.letters import RUNS_SHOWN, Letter, letter_of
+from immich_usb_backup.policy.news import Ended
+from immich_usb_backup.policy.status_words import strip
+from immich_usb_backup.policy.text import printable
 
 _LONGEST_HEADER = 900
 """RFC 5322 allows 998."""
 
 _SENDER_NAME = "Immich USB backup"
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_COLOURS = {
-    Outcome.OK: "#2e7d32",
-    Outcome.PARTIAL: "#b26a00",
-    Outcome.FAILED: "#c62828",
-    Outcome.INTERRUPTED: "#b26a00",
-}
+_GOOD, _MIDDLE, _BAD, _NOTICE = "#2e7d32", "#a15c00", "#c62828", "#1565c0"
+_COLOURS = {"ok": _GOOD, "partial": _MIDDLE, "failed": _BAD, "interrupted": _MIDDLE}
+_CELL_COLOURS = {"o": _GOOD, "p": _MIDDLE, "f": _BAD, "i": _MIDDLE}
 _HTML = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <meta name="supported-color-schemes" content="light dark">
 <title>{headline}</title>
@@ -53,39 +52,53 @@ _HTML = """\
 </style>
 </head>
 <body class="page" style="margin:0;padding:16px;background:#f4f4f5;color:#1d1d1f;font:16px/1.5 sans-serif">
-<div class="card" style="max-width:36em;margin:0 auto;padding:16px 24px;background:#ffffff;border-left:6px solid {colour};border-radius:6px">
+<div class="card" style="max-width:36em;margin:0 auto;padding:16px 24px;background:#ffffff;border-left:6px solid {colour};border-radius:6px;overflow-wrap:anywhere">
 <h1 style="font-size:20px;line-height:1.3;margin:0 0 12px">{headline}</h1>
-{problems}{verdict}{lines}{todo}<p class="quiet" style="margin:16px 0 0;font-size:13px;color:#666666">{facts}</p>
+{problems}{todo}{verdict}{history}{facts}<p class="quiet" style="margin:16px 0 0;font-size:13px;color:#666666">{small}</p>
 </div>
 </body>
 </html>
 """
-_LINE = '<p style="margin:0 0 8px">{}</p>\n'
+_LINE = '<p style="margin:8px 0">{}</p>\n'
 _ITEM = '<p style="margin:0 0 4px 16px;font-family:monospace;font-size:13px;word-break:break-all">{}</p>\n'
 _VERDICT = (
     '<div class="box" style="margin:12px 0;padding:12px 16px;background:#f0f4f8;border-radius:6px">\n'
     '<h2 style="font-size:16px;margin:0 0 8px">What this disk would bring back</h2>\n{}</div>\n'
 )
 _TODO = (
-    '<h2 style="font-size:16px;margin:16px 0 8px">What to do</h2>\n<ul style="margin:0;padding-left:20px">\n{}</ul>\n'
+    '<h2 style="font-size:16px;margin:16px 0 8px">What to do</h2>\n'
+    '<ul style="margin:0 0 16px;padding-left:20px">\n{}</ul>\n'
 )
 _TODO_ITEM = '<li style="margin:0 0 4px">{}</li>\n'
+_HISTORY = (
+    '<div style="margin:16px 0">\n<h2 style="font-size:16px;margin:0 0 8px">The last backups to this disk</h2>\n'
+    '<p style="margin:0 0 4px;line-height:30px">{}</p>\n'
+    '<p class="quiet" style="margin:0;font-size:13px;color:#666666">{}</p>\n{}</div>\n'
+)
+_CELL = (
+    '<span style="display:inline-block;width:12px;margin:0 3px 0 0;background:{};color:#ffffff;border-radius:3px;'
+    'font:bold 13px/26px monospace;text-align:center">{}</span>'
+)
 
 
-def compose(report: RunReport, mail: Mail, *, now: datetime) -> EmailMessage:
-    """The mail about a run: the same run gives the same Message-ID. Raises ``DeliveryFailed`` for an impossible address."""
+def compose(news: Ended | Notice, mail: Mail, *, now: datetime) -> EmailMessage:
+    """The mail about something: the same gives the same Message-ID. Raises ``DeliveryFailed`` for an impossible address."""
+    letter = letter_of(news)
     message = EmailMessage(policy=SMTP)
     sender = ascii_address(mail.sender)
     message["From"] = Address(_SENDER_NAME, addr_spec=sender)
     message["To"] = [Address(addr_spec=ascii_address(one)) for one in mail.to]
-    message["Subject"] = _subject(report)
+    message["Subject"] = _subject(letter)
     message["Date"] = format_datetime(now)
-    message["Message-ID"] = f"<{_id(report)}@{sender.rpartition('@')[2]}>"
+    message["Message-ID"] = f"<{_id(letter)}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message["X-Immich-USB-Backup-Outcome"] = report.outcome.value
-    message["X-Immich-USB-Backup-Run"] = _id(report)
-    message.set_content(text_part(report), cte="quoted-printable")
-    message.add_alternative(html_part(report), subtype="html", cte="quoted-printable")
+    if isinstance(news, Notice):
+        message["X-Immich-USB-Backup-Notice"] = news.kind.value
+    else:
+        message["X-Immich-USB-Backup-Outcome"] = news.report.outcome.value
+        message["X-Immich-USB-Backup-Run"] = _id(letter)
+    message.set_content(text_part(letter), cte="quoted-printable")
+    message.add_alternative(html_part(letter), subtype="html", cte="quoted-printable")
     return message
 
 
@@ -97,10 +110,10 @@ def to_wire(message: EmailMessage) -> bytes:
     return message.as_bytes()
 
 
-def _subject(report: RunReport) -> str:
+def _subject(letter: Letter) -> str:
     """``=?`` would begin an encoded word: the email package decodes it, and writes a line end that was hidden in it
     as the end of the header (CVE-2024-6923; Debian 12's Python has it)."""
-    return harmless(messages.headline(report)).replace("=?", "= ?")
+    return letter.subject.replace("=?", "= ?")
 
 
 def ascii_address(text: str) -> str:
@@ -118,58 +131,50 @@ def ascii_address(text: str) -> str:
     return plain
 
 
-def _id(report: RunReport) -> str:
-    if len(report.run_id) <= 64 and _LEGAL_ID.fullmatch(report.run_id):
-        return report.run_id
-    return hashlib.sha256(report.run_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def _id(letter: Letter) -> str:
+    if len(letter.letter_id) <= 64 and _LEGAL_ID.fullmatch(letter.letter_id):
+        return letter.letter_id
+    return hashlib.sha256(letter.letter_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def text_part(report: RunReport) -> str:
+def text_part(letter: Letter) -> str:
     """The plain text."""
-    message = messages.outcome_message(report)
-    blocks = [[message.headline], message.problems]
-    blocks += [["What this disk would bring back:", *message.verdict]] if message.verdict else []
-    blocks += [message.facts]
-    blocks += [["What to do:", *(f"- {line}" for line in message.todo)]] if message.todo else []
-    blocks += [_facts(report)]
-    return "\n\n".join("\n".join(_cleaned(block)) for block in blocks if block) + "\n"
+    blocks: list[Sequence[str]] = [[letter.headline], letter.problems]
+    blocks += [["What to do:", *(f"- {line}" for line in letter.todo)]] if letter.todo else []
+    blocks += [["What this disk would bring back:", *letter.verdict]] if letter.verdict else []
+    blocks += [["The last backups to this disk:", *letter.history_lines]] if letter.history_lines else []
+    blocks += [letter.facts, letter.small]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def html_part(report: RunReport) -> str:
+def html_part(letter: Letter) -> str:
     """The same as HTML that loads nothing from anywhere."""
-    message = messages.outcome_message(report)
-    todo = "".join(_TODO_ITEM.format(html.escape(line)) for line in _cleaned(message.todo))
+    todo = "".join(_TODO_ITEM.format(html.escape(line)) for line in letter.todo)
     return _HTML.format(
-        headline=html.escape(harmless(message.headline)),
-        colour=_COLOURS[report.outcome],
-        problems=_html_lines(message.problems),
-        verdict=_VERDICT.format(_html_lines(message.verdict)) if message.verdict else "",
-        lines=_html_lines(message.facts),
+        headline=html.escape(letter.headline),
+        colour=_COLOURS.get(letter.tone, _NOTICE),
+        problems=_html_lines(letter.problems),
         todo=_TODO.format(todo) if todo else "",
-        facts="<br>\n".join(html.escape(line) for line in _cleaned(_facts(report))),
+        verdict=_VERDICT.format(_html_lines(letter.verdict)) if letter.verdict else "",
+        history=_html_history(letter) if letter.history_lines else "",
+        facts=_html_lines(letter.facts),
+        small="<br>\n".join(map(html.escape, letter.small)),
     )
 
 
+def _html_history(letter: Letter) -> str:
+    """A cell for each run, with its character: colours alone are not for everybody."""
+    signs = strip(letter.history, RUNS_SHOWN)
+    cells = zip(letter.history, signs, strict=True)
+    shown = "\n".join(_CELL.format(_CELL_COLOURS.get(one, _NOTICE), html.escape(sign.text)) for one, sign in cells)
+    return _HISTORY.format(shown, html.escape(" ".join(letter.history_words)), _html_lines(letter.since))
+
+
 def _html_lines(lines: Sequence[str]) -> str:
-    return "".join(map(_html_line, _cleaned(lines)))
+    return "".join(map(_html_line, lines))
 
 
 def _html_line(line: str) -> str:
     if line.startswith("  - "):
         return _ITEM.format(html.escape(line[4:]))
     return _LINE.format(html.escape(line))
-
-
-def _cleaned(lines: Sequence[str]) -> list[str]:
-    """A line end inside one is shown and not obeyed: a file name could add lines of its own."""
-    return [harmless(line) for line in lines]
-
-
-def _facts(report: RunReport) -> list[str]:
-    disk = report.disk
-    kind = " ".join(filter(None, (disk.model, disk.serial)))
-    return [
-        f"Server {report.server}, {moment(report.started)} to {moment(report.ended)}",
-        f"Disk '{disk.name}' (file system {disk.uuid}{', ' + kind if kind else ''})",
-        f"Run {report.run_id}",
-    ]

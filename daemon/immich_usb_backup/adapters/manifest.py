@@ -263,6 +263,16 @@ class SqliteManifests:
         the manifest open."""
         await in_thread(lambda _: self._amend(uuid, SqliteManifest.adopt), what="The manifest")
 
+    async def forget(self, uuid: str) -> None:
+        """Remove the manifest of a disk, which must not be open; none is fine. Raises ``StateDamaged``."""
+        await in_thread(lambda _: self._forget(uuid), what="The manifest")
+
+    def _forget(self, uuid: str) -> None:
+        path = self._state / FOLDER / f"{_file_name(uuid)}.db"
+        with self._lock, _state(path):
+            path.unlink(missing_ok=True)  # first: without its journal it could be half a transaction
+            path.with_name(path.name + "-journal").unlink(missing_ok=True)
+
     def _amend(self, uuid: str, change: Callable[[SqliteManifest], T]) -> T:
         manifest = self._open(uuid)
         try:

@@ -1,4 +1,4 @@
-"""The outbox: a folder with one file for each outcome that the notifier has still to deliver.
+"""The outbox: a folder with one file for each outcome, beginning or notice that the notifier has still to deliver.
 
 The daemon writes, the notifier reads and removes. Names that begin with a dot are no entries: what is being written,
 and what was set aside. systemd's ``DirectoryNotEmpty=`` ignores them as well, so they do not start the notifier.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from immich_usb_backup.adapters import atomic, report_json
+from immich_usb_backup.adapters import atomic, news_json
 from immich_usb_backup.adapters.threads import in_thread
 from immich_usb_backup.errors import DeliveryFailed, StateDamaged
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import RunReport
+from immich_usb_backup.model import Notice, RunReport
 from immich_usb_backup.policy.delivery import Waiting
+from immich_usb_backup.policy.news import Begun, News, ended, happened, news_id
 from immich_usb_backup.policy.text import printable
 from immich_usb_backup.ports import Log
 
@@ -33,28 +34,47 @@ KEPT_ASIDE = 100
 _TEMPORARY_SECONDS = 3600
 _LARGEST = 16_000_000
 _DEADLINE_SECONDS = 60.0
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}")
 
 
 class OutboxFolder:
-    """``put`` is the daemon's side, the rest is the notifier's. The folder must exist, writable for both."""
+    """``put…`` are the daemon's side, the rest is the notifier's. The folder must exist, writable for both.
+
+    What is put raises ``DeliveryFailed`` and ``DeadlineMissed``; the same twice is one.
+    """
 
     def __init__(self, folder: Path, log: Log) -> None:
         self._folder = folder
         self._log = log
 
-    async def put(self, report: RunReport) -> None:
-        """Leave a report for delivery; the same run twice is one. Raises ``DeliveryFailed``, ``DeadlineMissed``."""
-        name = _file_name(report.run_id)
-        content = report_json.dump(report)
+    async def put(self, report: RunReport, newest_first: Iterable[RunReport] = ()) -> None:
+        """Leave a report for delivery, with the runs of its disk before it."""
+        await self._put(ended(report, newest_first))
+
+    async def put_begun(self, report: RunReport) -> None:
+        """Leave word that a run has begun."""
+        await self._put(Begun(report=report))
+
+    async def put_notice(self, notice: Notice) -> None:
+        """Leave a notice for delivery."""
+        await self._put(notice)
+
+    async def _put(self, news: News) -> None:
+        name = _file_name(news_id(news))
+        content = news_json.dump(news)
         await self._in_thread(lambda: atomic.write(self._folder, name, content, mode=0o640), "be written")
         for dropped in await self._in_thread(lambda: _prune(self._folder, time.time()), "be tidied"):
             self._log.say(
-                Event.DELIVERY_GIVEN_UP, channel="anybody", about=dropped, message="It waited for too long.", hint=""
+                Event.DELIVERY_GIVEN_UP,
+                channel="anybody",
+                about=dropped,
+                what=dropped,
+                message="It waited for too long.",
+                hint="",
             )
 
     async def pending(self) -> tuple[Waiting, ...]:
-        """All entries, the oldest run first. Raises ``DeliveryFailed`` where the folder cannot be read."""
+        """All entries, the oldest first. Raises ``DeliveryFailed`` where the folder cannot be read."""
         return await self._in_thread(lambda: _entries(self._folder), "be read")
 
     async def discard(self, name: str) -> None:
@@ -75,10 +95,10 @@ class OutboxFolder:
             ) from error
 
 
-def _file_name(run_id: str) -> str:
-    if not _RUN_ID.fullmatch(run_id):
-        raise DeliveryFailed(f"A run cannot be called '{printable(run_id)}'.", permanent=True)
-    return f"{run_id}.json"
+def _file_name(name: str) -> str:
+    if not _ID.fullmatch(name):
+        raise DeliveryFailed(f"Nothing in the outbox can be called '{printable(name)}'.", permanent=True)
+    return f"{name}.json"
 
 
 def _names(folder: Path) -> list[str]:
@@ -91,13 +111,13 @@ def _entries(folder: Path) -> tuple[Waiting, ...]:
 
 
 def _oldest_first(entry: Waiting) -> tuple[float, str]:
-    return (entry.report.ended.timestamp() if entry.report else 0.0, entry.name)
+    return (happened(entry.news).timestamp() if entry.news else 0.0, entry.name)
 
 
 def _entry(path: Path) -> Waiting | None:
     """None: it went away meanwhile. An I/O error or a missing permission may pass, wrong content will not."""
     try:
-        return Waiting(name=path.name, report=report_json.load(atomic.read(path, limit=_LARGEST)))
+        return Waiting(name=path.name, news=news_json.load(atomic.read(path, limit=_LARGEST)))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -122,7 +142,7 @@ def _set_aside(folder: Path, name: str) -> str:
 
 
 def _prune(folder: Path, now: float) -> tuple[str, ...]:
-    """Keep the outbox bounded when nobody empties it. Returns the runs that nobody will be told about."""
+    """Keep the outbox bounded when nobody empties it. Returns what nobody will be told about."""
     ages = dict(sorted(_ages(folder, now), key=lambda item: item[1]))  # the youngest first
     entries = [name for name in ages if not name.startswith(".")]
     aside = [name for name in ages if name.startswith(ASIDE)]

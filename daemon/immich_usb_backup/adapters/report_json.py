@@ -24,8 +24,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def dump(report: RunReport) -> bytes:
     """The report as one JSON document. Bytes of a file name that are no text are kept as ``\\xNN``."""
-    document = {"version": VERSION, "report": clean(_ADAPTER.dump_python(report, mode="json"))}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps({"version": VERSION, "report": plain(report)}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def plain(report: RunReport) -> Any:
+    """The report as JSON's own types."""
+    return clean(_ADAPTER.dump_python(report, mode="json"))
 
 
 def load(content: bytes) -> RunReport:
@@ -38,10 +42,11 @@ def load(content: bytes) -> RunReport:
         raise StateDamaged("it is not a run report")
     if document["version"] > VERSION:
         raise StateDamaged(f"it was written by a newer version (format {document['version']}, known is {VERSION})")
-    return _report(document.get("report"))
+    return report_of(document.get("report"))
 
 
-def _report(value: object) -> RunReport:
+def report_of(value: object) -> RunReport:
+    """The report that ``plain`` made. Raises ``StateDamaged``."""
     try:
         report = _ADAPTER.validate_python(value)
     except ValidationError as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
-from immich_usb_backup.adapters import disk_files, disk_moves, disk_root, disk_writing
+from immich_usb_backup.adapters import disk_files, disk_marker, disk_moves, disk_root, disk_writing
 from immich_usb_backup.adapters.copying import copy_in
 from immich_usb_backup.adapters.digests import sha1s
 from immich_usb_backup.adapters.disk_errors import tells_of_death, translated
@@ -56,6 +56,25 @@ class DiskTargets:
                 return disk_root.read_beginning(root, path, limit)
 
         return await in_thread(work, what="Reading the marker")
+
+    async def write_marker(self, mount: Mount, content: bytes) -> None:
+        """Put the marker file of an enrolled disk into the root, whole. Raises ``MarkerUnusable``, ``DiskFailing``,
+        ``DiskReadOnly``, ``DiskFull``, ``DiskGone``."""
+
+        def work(pulse: Pulse) -> None:
+            with self._root(mount) as root:
+                disk_marker.write(root, content, pulse.beat)
+
+        await in_thread(work, what="Writing the marker")
+
+    async def clear_marker_temporary(self, mount: Mount) -> None:
+        """Remove what a cut-off ``write_marker`` left. Raises like it."""
+
+        def work(_: Pulse) -> None:
+            with self._root(mount) as root:
+                disk_marker.clear(root)
+
+        await in_thread(work, what="Looking at the marker")
 
     async def open(self, mount: Mount, *, marker_entry: str | None) -> DiskTarget:
         """Open or make the backup folder. Raises ``WrongDevice``, ``DiskReadOnly``, ``MarkerUnusable``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from immich_usb_backup import messages
 from immich_usb_backup.adapters.service import Service
 from immich_usb_backup.events import Event
-from immich_usb_backup.model import Disk, Progress, RunReport, Stage
+from immich_usb_backup.model import Disk, Notice, NoticeKind, Progress, RunReport, Stage
 from immich_usb_backup.ports import Log, Watchers
 
 STATUS_SECONDS = 1.0
@@ -54,6 +54,10 @@ class AllWatchers:
         """A disk was unplugged."""
         self._each(lambda watcher: watcher.disk_removed(uuid, disk_name))
 
+    def notice(self, notice: Notice) -> None:
+        """Something to know outside of a run."""
+        self._each(lambda watcher: watcher.notice(notice))
+
     def _each(self, tell: Callable[[Watchers], None]) -> None:
         for watcher in self._watchers:
             try:
@@ -92,6 +96,11 @@ class StatusLine:
     def disk_removed(self, uuid: str, disk_name: str) -> None:
         """A disk was unplugged."""
 
+    def notice(self, notice: Notice) -> None:
+        """A disk that waits is what the service does now."""
+        if notice.kind is NoticeKind.WAITING:
+            self.idle(notice.headline)
+
 
 class TerminalProgress:
     """Progress lines for a person who watches in the foreground: at most one a second, and each stage's first."""
@@ -113,3 +122,6 @@ class TerminalProgress:
 
     def disk_removed(self, uuid: str, disk_name: str) -> None:
         """A disk was unplugged."""
+
+    def notice(self, notice: Notice) -> None:
+        """Something to know outside of a run."""

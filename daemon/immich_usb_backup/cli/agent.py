@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import grp
+import os
+import pwd
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -11,16 +14,23 @@ from typing import Any
 
 from immich_usb_backup import config
 from immich_usb_backup.adapters.bus import Bus
+from immich_usb_backup.adapters.clock import SystemClock
+from immich_usb_backup.adapters.daemon_calls import DaemonCalls
 from immich_usb_backup.adapters.desktop import Desktop
 from immich_usb_backup.adapters.journal import make_log
 from immich_usb_backup.adapters.manager import ManagerOnBus
-from immich_usb_backup.agent import Agent
+from immich_usb_backup.adapters.seat import LoginSeat
+from immich_usb_backup.adapters.shown import ShownOnDesktop
+from immich_usb_backup.adapters.threads import in_thread
+from immich_usb_backup.agent.agent import Agent
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import BackupError, BusLost, ConfigError
 from immich_usb_backup.events import Event
 from immich_usb_backup.ports import Log
 
 _OK, _FAILED = 0, 1
+_STATE = "immich-usb-backup-agent"
+_GROUPS_SECONDS = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,16 +67,50 @@ def _settings(path: Path) -> Config:
 
 
 async def _show_until(stop: asyncio.Event, settings: Config, log: Log) -> None:
+    group = settings.desktop.group
+    always = await in_thread(
+        lambda _: is_member(group), what="Looking up this user's groups", stall_seconds=_GROUPS_SECONDS
+    )
     system = await Bus.system()
     try:
         session = await Bus.session()
         try:
-            agent = Agent(ManagerOnBus(system), Desktop(session), log, progress=settings.desktop.progress)
+            agent = _agent(system, session, settings, log, always=always)
             await _first(agent.run(), _lost(system, "system"), _lost(session, "session"), stop.wait())
         finally:
             await session.close()
     finally:
         await system.close()
+
+
+def _agent(system: Bus, session: Bus, settings: Config, log: Log, *, always: bool) -> Agent:
+    return Agent(
+        ManagerOnBus(system),
+        DaemonCalls(system),
+        Desktop(session),
+        ShownOnDesktop(state_folder(), log),
+        SystemClock(),
+        log,
+        seat=None if always else LoginSeat(system, os.getuid()),
+        progress=settings.desktop.progress,
+        on=settings.desktop.on,
+    )
+
+
+def is_member(group: str) -> bool:
+    """Whether this user is in a group, also since the login; that there is no such group means no. Blocks."""
+    try:
+        user = pwd.getpwuid(os.getuid())
+        return grp.getgrnam(group).gr_gid in os.getgrouplist(user.pw_name, user.pw_gid)
+    except KeyError:
+        return False
+
+
+def state_folder() -> Path:
+    """What this desktop has shown: where systemd made a folder for it, else in the user's usual place for such things."""
+    made = os.environ.get("STATE_DIRECTORY", "")
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return Path(made.split(":")[0]) if made else (Path(home) if home else Path.home() / ".local/state") / _STATE
 
 
 async def _first(*works: Coroutine[Any, Any, Any]) -> None:

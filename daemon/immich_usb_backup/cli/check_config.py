@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,10 @@ from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import LIBRARY_STAGES
 from immich_usb_backup.policy.dumps import newest_first
-from immich_usb_backup.policy.text import moment
+from immich_usb_backup.policy.schedule import normalised
+from immich_usb_backup.policy.text import moment, printable
+
+_CALENDAR_SECONDS = 10.0
 
 CREDENTIAL = Path("/etc/immich-usb-backup/smtp-password")
 """Where the notifier's unit takes its credential from."""
@@ -53,6 +58,7 @@ def _look(config: Config) -> Iterator[tuple[bool, str]]:
     yield from (_readable(path, "config_files") for path in config.config_files)
     if config.mail:
         yield from _password(config.mail)
+    yield from (_schedule(name, disk.schedule) for name, disk in config.disk.items() if disk.schedule.strip())
 
 
 def _state(path: Path) -> str:
@@ -82,6 +88,25 @@ def _password(mail: Mail) -> Iterator[tuple[bool, str]]:
         yield _readable(mail.password_file, "mail.password_file")
     elif mail.username:
         yield _readable(CREDENTIAL, "mail: the password file")
+
+
+def _schedule(name: str, schedule: str) -> tuple[bool, str]:
+    """What only systemd can tell: whether it understands a time, and when that comes next."""
+    about = f"disk.{printable(name)}.schedule: {schedule}"
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        return True, f"{about}: not checked, as systemd-analyze is not installed"
+    command = [program, "calendar", "--", normalised(schedule)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_CALENDAR_SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return True, f"{about}: not checked: {error}"
+    if done.returncode:
+        return False, f"{about}: systemd does not understand it. See: man systemd.time"
+    following = re.search(r"(?m)^ *Next elapse: (.+)$", done.stdout)
+    return True, f"{about}: next {following[1]}" if following else f"{about}: never comes again"
 
 
 def _fresh(database: Database) -> Iterator[tuple[bool, str]]:

@@ -7,7 +7,6 @@ import asyncio
 import gc
 import platform
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 from immich_usb_backup import config as configuration
@@ -15,13 +14,17 @@ from immich_usb_backup.adapters.asset_book import SqliteAssetBooks
 from immich_usb_backup.adapters.bus import Bus
 from immich_usb_backup.adapters.clock import SystemClock
 from immich_usb_backup.adapters.dbus_service import DaemonOnBus
+from immich_usb_backup.adapters.enrolments import ENROLMENTS, EnrolmentsFile
 from immich_usb_backup.adapters.file_systems import SystemdFileSystems
 from immich_usb_backup.adapters.fresh_dumps import SystemdDumpMaker
 from immich_usb_backup.adapters.history import SqliteHistory
 from immich_usb_backup.adapters.inhibitor import LogindInhibitor
 from immich_usb_backup.adapters.journal import StructuredLog, make_log
 from immich_usb_backup.adapters.manifest import SqliteManifests
+from immich_usb_backup.adapters.metrics_file import MetricsFile
 from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.power import MachinePower
+from immich_usb_backup.adapters.reminders import ReminderFile
 from immich_usb_backup.adapters.rsync import Rsync
 from immich_usb_backup.adapters.service import Service
 from immich_usb_backup.adapters.source import ServerFiles
@@ -29,6 +32,7 @@ from immich_usb_backup.adapters.target import DiskTargets
 from immich_usb_backup.adapters.threads import Threads
 from immich_usb_backup.adapters.udev import UdevDevices
 from immich_usb_backup.adapters.udisks import UDisks
+from immich_usb_backup.adapters.wanted_outbox import WantedOutbox
 from immich_usb_backup.adapters.watchers import AllWatchers, StatusLine, TerminalProgress
 from immich_usb_backup.cli.paths import DUMPS, state_folder
 from immich_usb_backup.config import Config
@@ -36,8 +40,7 @@ from immich_usb_backup.daemon import Daemon
 from immich_usb_backup.errors import BackupError, BusCallFailed
 from immich_usb_backup.events import Event
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.model import RunReport
-from immich_usb_backup.ports import Outbox, Ports, Watchers
+from immich_usb_backup.ports import Ports, Watchers
 
 COLLECT_AFTER = 50_000
 """Objects between two looks for cycles. A plan with a million new files spent a quarter of its time on Python's 700."""
@@ -67,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLog) -> int:
     service, clock = Service(), SystemClock()
     bus = await Bus.system()
-    daemon = await _wire(arguments, config, log, bus, service, clock)
+    daemon, metrics = await _wire(arguments, config, log, bus, service, clock)
     status = StatusLine(service, clock.monotonic)
-    _on_signals(daemon, service)
+    _on_signals(daemon, service, metrics)
     watchdog = asyncio.ensure_future(service.feed_watchdog(lambda: daemon.busy or (daemon.healthy and bus.connected)))
     try:
         await daemon.run(ready=lambda: _say_ready(service, status))
@@ -77,13 +80,14 @@ async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLo
         service.stopping()
         log.say(Event.STOPPING)
         watchdog.cancel()
+        await metrics.close()
         await bus.close()
     return 0
 
 
 async def _wire(
     arguments: argparse.Namespace, config: Config, log: StructuredLog, bus: Bus, service: Service, clock: SystemClock
-) -> Daemon:
+) -> tuple[Daemon, MetricsFile]:
     state = state_folder(arguments.state)
     history = SqliteHistory(state / "state.db")
     if moved := await history.prepare():
@@ -92,8 +96,13 @@ async def _wire(
     await disks.start()
     devices = UdevDevices(log)
     holder: list[Daemon] = []
-    face = DaemonOnBus(bus, lambda: (holder[0].config if holder else config).desktop, clock.monotonic)
-    watchers: list[Watchers] = [StatusLine(service, clock.monotonic), face]
+
+    def current() -> Config:
+        return holder[0].config if holder else config
+
+    face = DaemonOnBus(bus, lambda: current().desktop, clock.monotonic)
+    metrics = MetricsFile(history, config=current, clock=clock, log=log)
+    watchers: list[Watchers] = [StatusLine(service, clock.monotonic), face, metrics]
     if arguments.progress:
         watchers.append(TerminalProgress(_print, clock.monotonic))
     ports = Ports(
@@ -105,13 +114,16 @@ async def _wire(
         copier=Rsync(),
         history=history,
         manifests=SqliteManifests(state, on_damaged=lambda moved: _say_damaged("manifest of a disk", moved, log)),
+        enrolments=EnrolmentsFile(state / ENROLMENTS),
         asset_books=SqliteAssetBooks(state),
         dump_maker=SystemdDumpMaker(bus, state / DUMPS),
         background=Threads(),
         file_systems=SystemdFileSystems(bus),
-        outbox=_OutboxForMail(OutboxFolder(state / "outbox", log), lambda: holder[0].config if holder else config),
+        outbox=WantedOutbox(OutboxFolder(state / "outbox", log), history=history, config=current, log=log),
         watchers=AllWatchers(watchers, log),
         inhibitor=LogindInhibitor(bus, log),
+        power=MachinePower(bus),
+        reminder_book=ReminderFile(state),
         clock=clock,
         server=platform.node(),
     )
@@ -123,8 +135,9 @@ async def _wire(
         runs_at_most=1 if arguments.once else None,
     )
     holder.append(daemon)
+    metrics.refresh()
     await _take_the_name(face, daemon, log)
-    return daemon
+    return daemon, metrics
 
 
 def _say_damaged(what: str, moved: str, log: StructuredLog) -> None:
@@ -134,7 +147,7 @@ def _say_damaged(what: str, moved: str, log: StructuredLog) -> None:
 async def _take_the_name(face: DaemonOnBus, daemon: Daemon, log: StructuredLog) -> None:
     """A second daemon must not run. One that may not own the name still backs up: only nobody hears or asks anything."""
     try:
-        await face.start(daemon)
+        await face.start(daemon.asked)
     except BusCallFailed as error:
         if not error.name.endswith(".AccessDenied"):
             raise
@@ -147,19 +160,6 @@ def _reload(arguments: argparse.Namespace) -> Config:
     return config
 
 
-class _OutboxForMail:
-    """Outcomes wait for the notifier only where there is somebody to be told; the configuration may change meanwhile."""
-
-    def __init__(self, outbox: Outbox, config: Callable[[], Config]) -> None:
-        self._outbox = outbox
-        self._config = config
-
-    async def put(self, report: RunReport) -> None:
-        """Leave a report for delivery."""
-        if self._config().mail is not None:
-            await self._outbox.put(report)
-
-
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -169,7 +169,7 @@ def _say_ready(service: Service, status: StatusLine) -> None:
     status.idle("waiting for disks")
 
 
-def _on_signals(daemon: Daemon, service: Service) -> None:
+def _on_signals(daemon: Daemon, service: Service, metrics: MetricsFile) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop)
@@ -177,6 +177,7 @@ def _on_signals(daemon: Daemon, service: Service) -> None:
     def reload() -> None:
         service.reloading()
         daemon.reload()
+        metrics.refresh()
         service.ready()
 
     loop.add_signal_handler(signal.SIGHUP, reload)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from immich_usb_backup import config
@@ -14,11 +15,13 @@ from immich_usb_backup.adapters.delivered import DeliveredLedger
 from immich_usb_backup.adapters.journal import make_log
 from immich_usb_backup.adapters.mail import SmtpMailer
 from immich_usb_backup.adapters.outbox import OutboxFolder
+from immich_usb_backup.adapters.ping import Pinger
+from immich_usb_backup.adapters.push import Pusher
 from immich_usb_backup.config import Config
 from immich_usb_backup.errors import BackupError, ConfigError
 from immich_usb_backup.events import Event
-from immich_usb_backup.notifier import NotifierPorts, deliver_all
-from immich_usb_backup.ports import Log
+from immich_usb_backup.notifier import Courier, NotifierPorts, deliver_all
+from immich_usb_backup.ports import Clock, Log
 
 DEFAULT_OUTBOX = Path("/var/lib/immich-usb-backup/outbox")
 DEFAULT_STATE = Path("/var/lib/immich-usb-backup-notifier")
@@ -66,12 +69,20 @@ def _ports(settings: Config, log: Log, *, outbox: Path, state: Path) -> Notifier
     clock = SystemClock()
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     credentials = Path(folder) if folder else None
-    mail = settings.mail
     return NotifierPorts(
         outbox=OutboxFolder(outbox, log),
         ledger=DeliveredLedger(state, log),
-        mail=mail,
-        mailer=SmtpMailer(mail, clock=clock, credentials=credentials) if mail else None,
+        couriers=tuple(couriers(settings, clock=clock, credentials=credentials)),
         log=log,
         clock=clock,
     )
+
+
+def couriers(settings: Config, *, clock: Clock, credentials: Path | None) -> Iterator[Courier]:
+    """The ways out that are configured. A monitor waits for minutes at most; it comes first."""
+    if settings.ping:
+        yield Pinger(settings.ping, credentials=credentials)
+    if settings.mail:
+        yield SmtpMailer(settings.mail, clock=clock, credentials=credentials)
+    if settings.push:
+        yield Pusher(settings.push, credentials=credentials)

@@ -1,4 +1,4 @@
-"""What a desktop shows about a run: pure, from the daemon's signals to notes.
+"""What a desktop shows about a run or a notice: pure, from the daemon's signals to notes.
 
 The values come over D-Bus; they are read with defaults, and every line is made harmless once more.
 """
@@ -6,15 +6,23 @@ The values come over D-Bus; they are read with defaults, and every line is made 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from immich_usb_backup.model import Outcome
+from immich_usb_backup import messages
+from immich_usb_backup.model import NoticeKind, Outcome, Stage
+from immich_usb_backup.policy.note_words import Action
 from immich_usb_backup.policy.text import harmless, harmless_lines
+
+HELD = "deletions-held"
+GONE = "disk-gone"
+"""Codes of findings that decide which buttons there are."""
 
 _LINES_SHOWN = 12
 _LONGEST_LINE = 300
+_DISK_ICON = "drive-removable-media"
+"""One of the names that every icon theme has."""
 
 Values = Mapping[str, Any]
 
@@ -29,7 +37,8 @@ class Urgency(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """A notification in plain text. ``percent`` is None where there is no bar. It stays until it is withdrawn."""
+    """A notification in plain text. ``percent`` is None where there is no bar. It stays until it is withdrawn;
+    ``resident``: also when somebody clicks it, because it goes on changing."""
 
     summary: str
     body: str
@@ -37,17 +46,20 @@ class Note:
     category: str
     icon: str
     percent: int | None = None
+    actions: tuple[Action, ...] = ()
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The run that the daemon works on. ``line`` and ``percent`` are empty until it says how far it is."""
+    """The run that the daemon works on. ``line``, ``stage`` and ``percent`` are empty until it says how far it is."""
 
     run_id: str
     disk: str
     uuid: str
     headline: str
     line: str = ""
+    stage: str = ""
     percent: int | None = None
 
 
@@ -63,18 +75,27 @@ def truth(values: Values, key: str, *, default: bool) -> bool:
     return value if isinstance(value, bool) else default
 
 
+def texts(values: Values, key: str) -> tuple[str, ...]:
+    """A list of text, empty where there is none."""
+    value = values.get(key)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
 def run_of(values: Values) -> Run:
     """A run from ``RunStarted`` or ``GetState``, with its progress if that is in it."""
     disk = text(values, "disk")
-    headline = text(values, "headline") or f"Backing up to '{disk}': please leave it plugged in"
-    return Run(
+    run = Run(
         run_id=text(values, "run"),
         disk=disk,
         uuid=text(values, "uuid"),
-        headline=headline,
-        line=text(values, "line"),
-        percent=percent(values),
+        headline=text(values, "headline") or messages.started_line(disk),
     )
+    return moved_on(run, values)
+
+
+def moved_on(run: Run, values: Values) -> Run:
+    """The run with the progress that is in these values."""
+    return replace(run, line=text(values, "line"), stage=text(values, "stage"), percent=percent(values))
 
 
 def percent(values: Values) -> int | None:
@@ -91,20 +112,75 @@ def running(run: Run) -> Note:
         body=run.line,
         urgency=Urgency.LOW if run.line else Urgency.NORMAL,
         category="transfer",
-        icon="drive-removable-media-usb",
+        icon=_DISK_ICON,
         percent=run.percent,
+        actions=_steering(run.stage),
+        resident=True,
     )
+
+
+def _steering(stage: str) -> tuple[Action, ...]:
+    """Once everything is on the disk it can be had back early, without anything being cut short."""
+    if stage == Stage.UNMOUNT:
+        return ()
+    return (Action.EJECT,) if stage == Stage.PROVE else (Action.CANCEL,)
+
+
+_OUTCOME_LOOKS = {
+    Outcome.OK.value: (Urgency.NORMAL, "transfer.complete", _DISK_ICON),
+    Outcome.FAILED.value: (Urgency.CRITICAL, "transfer.error", "dialog-error"),
+}
+_NOT_GOOD = (Urgency.CRITICAL, "transfer.error", "dialog-warning")
 
 
 def finished(values: Values) -> Note:
     """The outcome. Anything but ``ok`` is something that a person has to see."""
-    good = values.get("outcome") == Outcome.OK.value
+    outcome = text(values, "outcome")
+    urgency, category, icon = _OUTCOME_LOOKS.get(outcome, _NOT_GOOD)
+    actions = _after(values)
     return Note(
         summary=text(values, "headline") or "A backup has ended",
         body=_body(values.get("todo"), values.get("body")),
-        urgency=Urgency.NORMAL if good else Urgency.CRITICAL,
-        category="transfer.complete" if good else "transfer.error",
-        icon="drive-removable-media-usb" if good else "dialog-warning",
+        urgency=urgency,
+        category=category,
+        icon=icon,
+        actions=actions,
+        resident=bool(actions),
+    )
+
+
+def _after(values: Values) -> tuple[Action, ...]:
+    codes = texts(values, "findings")
+    still_mounted = not truth(values, "safe_to_unplug", default=True) and GONE not in codes
+    wanted = ((Action.APPROVE, HELD in codes), (Action.EJECT, still_mounted))
+    return tuple(action for action, offered in wanted if offered)
+
+
+def ejected(values: Values) -> Values:
+    """The same outcome, now that the disk is unmounted."""
+    outcome = text(values, "outcome")
+    if outcome not in set(Outcome):
+        return {**values, "safe_to_unplug": True}
+    headline = messages.outcome_headline(text(values, "disk"), Outcome(outcome), messages.SAFE_TO_UNPLUG)
+    return {**values, "safe_to_unplug": True, "headline": headline}
+
+
+_NOTICE_LOOKS = {
+    NoticeKind.REMINDER.value: (Urgency.NORMAL, "device", _DISK_ICON),
+    NoticeKind.STRANGER.value: (Urgency.CRITICAL, "device.error", "dialog-warning"),
+    NoticeKind.WAITING.value: (Urgency.NORMAL, "device", "battery"),
+}
+
+
+def notice(values: Values) -> Note:
+    """Something to know outside of a run. Nothing to press: what it says may be about a disk that nobody trusts."""
+    urgency, category, icon = _NOTICE_LOOKS.get(text(values, "kind"), (Urgency.NORMAL, "device", "dialog-information"))
+    return Note(
+        summary=text(values, "headline") or "A message about your backups",
+        body=_body(values.get("body"), values.get("todo")),
+        urgency=urgency,
+        category=category,
+        icon=icon,
     )
 
 
@@ -118,6 +194,13 @@ def stopped(run: Run) -> Note:
         category="transfer.error",
         icon="dialog-warning",
     )
+
+
+def with_answer(note: Note, answer: str, *, without: frozenset[Action]) -> Note:
+    """The note with what came of a button in its first line, and without the buttons that make no sense any more."""
+    actions = tuple(action for action in note.actions if action not in without)
+    body = _body(answer, note.body) if answer else note.body
+    return replace(note, body=body, actions=actions)
 
 
 def _body(*parts: object) -> str:

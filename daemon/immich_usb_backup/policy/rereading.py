@@ -33,6 +33,8 @@ class Turn:
 def turn_of(rereading: Rereading, settings: Verification, *, now: datetime, verifying: datetime | None) -> Turn | None:
     """What this run is to read; None for nothing. ``now`` is when the run began: what it has read itself is not read again.
     ``verifying`` is when a verification began that was not finished."""
+    if rereading is Rereading.NONE:
+        return None
     due = now - timedelta(days=settings.again_after_days)
     if rereading is Rereading.ALL:
         since = now if verifying is None or now - verifying > timedelta(days=FRESH_DAYS) else min(verifying, now)

@@ -7,11 +7,25 @@ from datetime import datetime
 from pathlib import Path
 
 from immich_usb_backup.config import Config
-from immich_usb_backup.model import Disk, DiskVerdict, Finding, Mode, Progress, Rereading, RunReport, Stage, StageReport
+from immich_usb_backup.model import (
+    COPY_STAGES,
+    Disk,
+    DiskVerdict,
+    Finding,
+    Mode,
+    Progress,
+    Rereading,
+    RunReport,
+    Stage,
+    StageReport,
+)
 from immich_usb_backup.policy.disk_state import DiskState
 from immich_usb_backup.policy.manifest import DiskRecord
-from immich_usb_backup.policy.rereading import Pace
+from immich_usb_backup.policy.rereading import Pace, pace
 from immich_usb_backup.ports import AssetBook, Manifest, Ports, Target
+
+PACE_SECONDS = 3.0
+"""How long something goes on before it is said how fast: at first the disk's cache takes everything."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +50,8 @@ class RunContext:
     bytes_planned: int = 0
     bytes_done: int = 0
     bytes_copied: int = 0
+    began: dict[tuple[bool, int], tuple[float, int]] = field(default_factory=dict)
+    """When comparing (or copying) so many bytes in all began, by the clock's seconds, and with how many done already."""
 
     def note(self, *findings: Finding) -> None:
         """Keep what was noticed."""
@@ -63,6 +79,7 @@ class RunContext:
     def show(self, stage: Stage, *, done: int = 0, total: int = 0, current: str = "") -> None:
         """Tell the watchers how far the run is."""
         percent = min(100, 100 * done // total) if total else None
+        speed = self._pace(stage, done, total)
         self.ports.watchers.progress(
             Progress(
                 run_id=self.run_id,
@@ -72,8 +89,20 @@ class RunContext:
                 total=total,
                 percent=percent,
                 current=current,
+                rate=speed.rate,
+                seconds_left=speed.seconds_left,
             )
         )
+
+    def _pace(self, stage: Stage, done: int, total: int) -> Pace:
+        """Over all the folders that are copied together, with the flushes and the reading back in between."""
+        if stage not in COPY_STAGES or not total:
+            return Pace(None, None, None)
+        now = self.ports.clock.monotonic()
+        began, before = self.began.setdefault((stage is Stage.COMPARE, total), (now, done))
+        if now - began < PACE_SECONDS:
+            return Pace(None, None, None)
+        return pace(done=done - before, total=total - before, seconds=now - began, limit=None)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from immich_usb_backup.policy.manifest import Change
 from immich_usb_backup.policy.plan import Item
 from immich_usb_backup.policy.sources import SourceFolder
 from immich_usb_backup.policy.text import counted, size
+from immich_usb_backup.policy.whereabouts import Whereabouts, in_copying_order
 from immich_usb_backup.policy.whole_plan import known_after_copy
 from immich_usb_backup.ports import CopyResult
 from immich_usb_backup.stages.context import Work
@@ -162,28 +163,32 @@ async def _copy_once(work: Work, source: SourceFolder, items: list[Item]) -> tup
     """rsync for those that keep their names, ourselves for the others. Returns what was complained about, and whether the
     disk is full."""
     run = work.run
-    done = 0
+    kept = in_copying_order([item for item in items if item.path == item.stored])
+    others = [item for item in items if item.path != item.stored]
+    whereabouts = Whereabouts((*kept, *others))
+    done = sum(item.file.size for item in kept)
 
     def show(more: int) -> None:
         nonlocal done
         done += more
-        run.show(source.stage, done=run.bytes_done + done, total=run.bytes_planned)
+        progress(done)
 
     def progress(total: int) -> None:
-        run.show(source.stage, done=run.bytes_done + total, total=run.bytes_planned)
+        current = whereabouts.after(total)
+        run.show(source.stage, done=run.bytes_done + total, total=run.bytes_planned, current=current)
 
     progress(0)
     work.unsettled = True
     strip = len(source.name.encode()) + 1
     complaints: list[str] = []
-    if plain := [item.path[strip:] for item in items if item.path == item.stored]:
+    if plain := [item.path[strip:] for item in kept]:
         result = await run.ports.copier.copy(source.path, work.target, source.name, plain, progress)
         await work.target.check()
         _judge_end(result)
         if result.full:
             return result.complaints, True
         complaints += result.complaints
-    if renamed := {item.path[strip:]: item.stored for item in items if item.path != item.stored}:
+    if renamed := {item.path[strip:]: item.stored for item in others}:
         try:
             failed = await work.target.copy_in(source.path, renamed, show)
         except DiskFull:

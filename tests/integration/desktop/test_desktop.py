@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +14,20 @@ from dbus_next import BusType, Message
 from dbus_next.aio import MessageBus
 
 from immich_usb_backup.adapters.bus import Bus, variants
-from immich_usb_backup.adapters.desktop import Desktop
-from immich_usb_backup.adapters.manager import ManagerOnBus
-from immich_usb_backup.agent import Agent
 from immich_usb_backup.cli import agent as command
 from immich_usb_backup.dbus_names import MANAGER, OBJECT_PATH
 from immich_usb_backup.events import Event
-from tests.integration.buses import NOTIFICATIONS, NOTIFICATIONS_PATH, RecordingDesktop, StandIn, hang_up, until
+from tests.integration.buses import (
+    NOTIFICATIONS,
+    NOTIFICATIONS_PATH,
+    RecordingDesktop,
+    StandIn,
+    hang_up,
+    until,
+)
+from tests.integration.desktop.agents import FAILED, FINISHED, PROGRESS, STARTED, agent_runs, make_agent
 from tests.support import host
 from tests.support.telling import Recorder
-
-STARTED = {"run": "r1", "disk": "Blue", "headline": "Backing up to 'Blue': please leave it plugged in"}
-PROGRESS = {"run": "r1", "disk": "Blue", "stage": "library", "done": 5, "total": 10}
-FINISHED = {
-    "run": "r1",
-    "disk": "Blue",
-    "uuid": "1234-ABCD",
-    "outcome": "ok",
-    "safe_to_unplug": True,
-    "headline": "'Blue' is backed up: safe to unplug",
-    "body": "12 files <copied> & checked.\nThe database is fresh.",
-    "todo": "",
-    "shown": True,
-}
-FAILED = FINISHED | {
-    "outcome": "failed",
-    "headline": "Backup to 'Blue' failed: safe to unplug",
-    "todo": "Use another disk.",
-}
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[dict[str, str]]:
-    with host.system_bus(private=True) as system, host.session_bus() as session:
-        yield {system.variable: system.address, session.variable: session.address}
-
-
-@pytest.fixture(autouse=True)
-def on_these_buses(addresses: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, address in addresses.items():
-        monkeypatch.setenv(variable, address)
-
-
-@pytest.fixture
-def log() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-async def screen() -> AsyncIterator[RecordingDesktop]:
-    screen = RecordingDesktop()
-    await screen.start()
-    yield screen
-    await screen.stop()
-
-
-@pytest.fixture
-async def daemon() -> AsyncIterator[StandIn]:
-    daemon = StandIn()
-    await daemon.start()
-    yield daemon
-    await daemon.stop()
-
-
-@contextlib.asynccontextmanager
-async def agent_runs(log: Recorder, **options: Any) -> AsyncIterator[asyncio.Task[None]]:
-    system, session = await Bus.system(), await Bus.session()
-    options = {"progress_seconds": 0.2, "retry_seconds": 0.2} | options
-    task = asyncio.create_task(Agent(ManagerOnBus(system), Desktop(session), log, **options).run())
-    try:
-        await until(lambda: Event.AGENT_READY in log.events() or task.done())
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-        await session.close()
-        await system.close()
-
-
-@pytest.fixture
-async def agent(log: Recorder, daemon: StandIn, screen: RecordingDesktop) -> AsyncIterator[asyncio.Task[None]]:
-    async with agent_runs(log) as task:
-        yield task
-
-
-pytestmark = pytest.mark.usefixtures("on_these_buses")
 
 
 @pytest.mark.usefixtures("agent")
@@ -271,7 +199,7 @@ async def test_only_the_owner_of_the_name_is_believed(
 ) -> None:
     """A signal to the agent's own connection passes every match rule: its sender has to be looked at."""
     system, session = await Bus.system(), await Bus.session()
-    task = asyncio.create_task(Agent(ManagerOnBus(system), Desktop(session), log).run())
+    task = asyncio.create_task(make_agent(system, session, log).run())
     await until(lambda: Event.AGENT_READY in log.events())
     stranger = await MessageBus(bus_type=BusType.SYSTEM).connect()
     destination = system._connection.unique_name if directly else None
@@ -311,6 +239,18 @@ async def test_values_of_the_wrong_kind_do_no_harm(
 
 
 # The desktop ----------------------------------------------------------------------------------------------
+
+
+async def test_a_desktop_that_shows_nothing_beside_a_bar_gets_none(log: Recorder, daemon: StandIn) -> None:
+    """As seen with xfce4-notifyd 0.7: how far it is stands in the text."""
+    screen = RecordingDesktop(name="Xfce Notify Daemon")
+    await screen.start()
+    async with agent_runs(log):
+        daemon.emit("RunStarted", **STARTED)
+        daemon.emit("RunProgress", **PROGRESS, percent=50, line="50 %")
+        await until(lambda: bool(screen.visible) and screen.only.body == "50 %")
+        assert "value" not in screen.only.hints
+    await screen.stop()
 
 
 async def test_markup_is_escaped_only_where_it_would_be_read(log: Recorder, daemon: StandIn) -> None:
