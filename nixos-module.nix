@@ -42,10 +42,17 @@ let
         options = known;
       };
     };
+  # A section of these switches something on, though nothing is set in it.
+  switches = [
+    "ping"
+    "push"
+  ];
   withoutNull =
     value:
     if lib.isAttrs value then
-      lib.filterAttrs (_: one: one != null && one != { }) (lib.mapAttrs (_: withoutNull) value)
+      lib.filterAttrs (name: one: one != null && (one != { } || lib.elem name switches)) (
+        lib.mapAttrs (_: withoutNull) value
+      )
     else
       value;
 
@@ -57,6 +64,20 @@ let
     "failed"
     "interrupted"
   ];
+
+  switch =
+    description: on: known:
+    lib.mkOption {
+      inherit description;
+      default = if on then { } else null;
+      defaultText = lib.literalMD "`null`, and an empty section where the secret's file is set";
+      type = types.nullOr (
+        types.submodule {
+          freeformType = types.attrsOf types.anything;
+          options = known;
+        }
+      );
+    };
 
   written = format.generate "immich-usb-backup.toml" (withoutNull cfg.settings);
   # A mistake stops the build, not the backup.
@@ -75,6 +96,8 @@ let
     };
   secrets = [
     "mailPasswordFile"
+    "pingUrlFile"
+    "pushUrlsFile"
     "immichApiKeyFile"
     "databasePasswordFile"
   ];
@@ -93,7 +116,7 @@ in
 
     package = lib.mkOption {
       type = types.package;
-      default = pkgs.callPackage ./package.nix { };
+      default = pkgs.callPackage ./package.nix { withPush = cfg.settings.push != null; };
       defaultText = lib.literalExpression "pkgs.callPackage ./package.nix { }";
       description = "The package to use.";
     };
@@ -106,6 +129,8 @@ in
     };
 
     mailPasswordFile = secret "File whose first line is the password for the SMTP server.";
+    pingUrlFile = secret "File whose first line is the address of a monitor, as of Healthchecks: it is told when a backup begins and how it ends.";
+    pushUrlsFile = secret "File with one Apprise URL in each line: messages to phones and chats.";
     immichApiKeyFile = secret "File whose first line is the API key of an administrator of Immich, for `settings.database.mode = \"immich-api\"`.";
     databasePasswordFile = secret "File whose first line is the database's password, for `settings.database.mode = \"pg_dump\"` or `\"command\"`.";
 
@@ -162,6 +187,8 @@ in
                     "verify"
                     "full"
                   ]) "How thorough the backup is that begins when this disk is plugged in.";
+                  due_days = option types.ints.unsigned "Days after the last good backup until this disk is late. 0: never. Default: `freshness.due_days`.";
+                  schedule = option types.str "When a disk that stays plugged in is backed up to, such as `daily 03:00` or whatever systemd.time(7) knows.";
                 };
               }
             );
@@ -208,6 +235,15 @@ in
               ]
             )) "On which buses disks are looked at. `mmc`: SD card readers that are no USB devices.";
             automounter_grace_seconds = option (types.ints.between 0 60) "How long a desktop may have to mount a new disk before the service does.";
+            trust = option (types.enum [
+              "marker"
+              "enrolled"
+            ]) "Which disks get the photos: every one with the marker, or those only that were enrolled on this server.";
+            on_battery = option (types.enum [
+              "wait"
+              "run"
+              "skip"
+            ]) "What a plug-in leads to while the server runs on battery: a backup when mains is back, one now, or none.";
             power_off = option types.bool "Switch the disk off after the unmount. This takes every disk in the same enclosure with it.";
             check_file_system = option (types.enum [
               "repair-own"
@@ -237,7 +273,23 @@ in
             to = option (types.listOf types.str) "The recipients' addresses.";
             on = option (types.listOf outcome) "The outcomes that are mailed.";
           };
+          freshness = section "How long a backup is fresh." {
+            due_days = option types.ints.unsigned "Days after its last good backup until a disk is late. 0: never.";
+            remind = option types.bool "Remind of it: in the journal, on desktops and by mail.";
+          };
+          ping = switch "A monitor that is told when a backup begins and how it ends." (cfg.pingUrlFile != null) {
+            url = option types.str "Its address. One with a secret in it is better kept in `services.immich-usb-backup.pingUrlFile`.";
+            url_file = option path "Not needed: use `services.immich-usb-backup.pingUrlFile`.";
+          };
+          push = switch "Messages to phones and chats through Apprise." (cfg.pushUrlsFile != null) {
+            urls_file = option path "Not needed: use `services.immich-usb-backup.pushUrlsFile`.";
+            on = option (types.listOf outcome) "The outcomes that are pushed.";
+          };
+          metrics = section "Figures for Prometheus." {
+            textfile = option path "A file for the node exporter's textfile collector, which ends in `.prom`.";
+          };
           desktop = section "Messages on the desktop." {
+            group = option types.str "Its members are shown everything always; everybody else only while they are the ones at the screen.";
             on = option (types.listOf outcome) "The outcomes that are shown.";
             progress = option types.bool "Show that a backup has begun, and how far it is.";
           };
@@ -299,6 +351,8 @@ in
 
     systemd.tmpfiles.packages = [ cfg.package ];
     systemd.packages = [ cfg.package ];
+    # Timers for disks with a schedule, at each boot and each rebuild.
+    systemd.generators.immich-usb-backup-generator = "${cfg.package}/lib/systemd/system-generators/immich-usb-backup-generator";
 
     systemd.services.immich-usb-backup = {
       wantedBy = [ "multi-user.target" ];
@@ -311,14 +365,19 @@ in
           "${lib.getExe' pkgs.coreutils "kill"} -USR1 $MAINPID"
         ];
         InaccessiblePaths = map (file: "-${file}") (lib.filter (file: file != null) (map (name: cfg.${name}) secrets));
+        ReadWritePaths = lib.optional (cfg.settings.metrics.textfile != null) "-${builtins.dirOf cfg.settings.metrics.textfile}";
       };
     };
 
+    systemd.timers.immich-usb-backup-remind.wantedBy = [ "timers.target" ];
     systemd.paths.immich-usb-backup-notifier.wantedBy = [ "multi-user.target" ];
     systemd.services.immich-usb-backup-notifier = {
       restartTriggers = [ checked ];
       serviceConfig = {
-        LoadCredential = credential "smtp-password" cfg.mailPasswordFile;
+        LoadCredential =
+          credential "smtp-password" cfg.mailPasswordFile
+          ++ credential "ping-url" cfg.pingUrlFile
+          ++ credential "push-urls" cfg.pushUrlsFile;
         InaccessiblePaths = mayNotSee;
       };
     };

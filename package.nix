@@ -7,6 +7,7 @@
   rsync,
   systemd,
   util-linux,
+  withPush ? false,
 }:
 
 let
@@ -32,13 +33,16 @@ python3Packages.buildPythonApplication {
   };
 
   build-system = [ python3Packages.hatchling ];
-  dependencies = with python3Packages; [
-    dbus-next
-    pydantic
-    pyudev
-    sdnotify
-    structlog
-  ];
+  dependencies =
+    with python3Packages;
+    [
+      dbus-next
+      pydantic
+      pyudev
+      sdnotify
+      structlog
+    ]
+    ++ lib.optional withPush apprise;
 
   # Nothing but the programs that it runs. pg_dump is not among them: it must fit the server, so the module adds that one.
   makeWrapperArgs = [

@@ -102,7 +102,7 @@ let
       attrs = (mkType "attribute set" isAttrs) // { merge = _: ds: foldl' (a: d: a // d.value) { } ds; emptyValue = { }; };
       raw = mkType "raw value" (_: true); unspecified = t.anything;
       enum = vs: mkType "one of ${builtins.toJSON vs}" (v: elem v vs);
-      nullOr = e: { name = "null or ${e.name}"; check = v: v == null || e.check v; merge = loc: ds: if all (d: d.value == null) ds then null else e.merge loc ds; };
+      nullOr = e: (if e ? options then { inherit (e) options; } else { }) // { name = "null or ${e.name}"; check = v: v == null || e.check v; merge = loc: ds: if all (d: d.value == null) ds then null else e.merge loc ds; };
       either = a: b: { name = "${a.name} or ${b.name}"; check = v: a.check v || b.check v; merge = loc: ds: (if all (d: a.check d.value) ds then a else b).merge loc ds; };
       oneOf = l: if length l == 1 then head l else t.either (head l) (t.oneOf (tail l));
       listOf = e: { name = "list of ${e.name}"; check = isList; emptyValue = [ ];

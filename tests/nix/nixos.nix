@@ -39,6 +39,7 @@ let
     users.groups = o { default = { }; type = t.attrsOf (t.submodule { options = { gid = o { type = t.nullOr t.int; default = null; }; members = strs; }; }); };
     systemd.services = units { serviceConfig = o { type = sect; default = { }; }; environment = o { type = t.attrsOf atom; default = { }; }; path = o { type = t.listOf t.raw; default = [ ]; }; restartIfChanged = o { type = t.bool; default = true; }; stopIfChanged = o { type = t.bool; default = true; }; script = o { type = t.lines; default = ""; }; preStart = o { type = t.lines; default = ""; }; startAt = o { type = t.either t.str (t.listOf t.str); default = [ ]; }; };
     systemd.timers = units { timerConfig = o { type = sect; default = { }; }; }; systemd.sockets = units { socketConfig = o { type = sect; default = { }; }; listenStreams = strs; }; systemd.targets = units { };
+    systemd.generators = o { type = t.attrsOf t.path; default = { }; };
     systemd.paths = units { pathConfig = o { type = sect; default = { }; }; };
     systemd.user.services = units { serviceConfig = o { type = sect; default = { }; }; environment = o { type = t.attrsOf atom; default = { }; }; path = o { type = t.listOf t.raw; default = [ ]; }; };
     systemd.packages = o { type = t.listOf t.package; default = [ ]; }; systemd.tmpfiles.rules = strs; systemd.tmpfiles.settings = o { type = t.attrs; default = { }; }; systemd.tmpfiles.packages = o { type = t.listOf t.package; default = [ ]; };

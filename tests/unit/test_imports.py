@@ -35,11 +35,12 @@ ALLOWED = {
     **dict.fromkeys(("daemon", "asked", "worker", "overview", "mains"), RUN | REQUESTS | DAEMON),
     "adapters": POLICY | {"adapters", "protect", "requests"},
     "restore": POLICY | {"restore", "adapters"},  # a command in the foreground, on this machine's files alone: no ports
+    "installing": BASE | {"installing"},  # a command for whoever installs: nothing but Python may be there
     "dump_making": POLICY | {"dump_making", "adapters"},  # a process of its own, too
     "doctor": POLICY | {"doctor", "adapters"},  # a command in the foreground, which only looks
     **dict.fromkeys(
         ("cli", "__main__"),
-        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making", "doctor"},
+        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making", "installing", "doctor"},
     ),
 }
 ONLY_IN = {

@@ -34,14 +34,18 @@ EVERYTHING: Mapping[str, Any] = {
     "mailPasswordFile": "/run/secrets/mail",
     "immichApiKeyFile": "/run/secrets/key",
     "databasePasswordFile": "/run/secrets/database",
+    "pingUrlFile": "/run/secrets/ping",
+    "pushUrlsFile": "/run/secrets/push",
     "settings": {
         "media_location": "/srv/photos",
         "config_files": ["/etc/nixos"],
         "extra": {"pictures": "/mnt/Pictures"},
         "exclude": {"pictures": ["*.tmp"]},
-        "disk": {"Blue": {"mode": "verify"}},
+        "disk": {"Blue": {"mode": "verify", "due_days": 14, "schedule": "daily 03:00"}},
+        "freshness": {"due_days": 60},
+        "metrics": {"textfile": "/var/lib/node-exporter/immich_usb_backup.prom"},
         "database": {"mode": "immich-api", "api_url": "http://localhost:2283"},
-        "disks": {"transports": ["usb", "mmc"], "power_off": True},
+        "disks": {"transports": ["usb", "mmc"], "power_off": True, "trust": "enrolled", "on_battery": "run"},
         "verification": {"minutes": "unlimited"},
         "mail": {"host": "smtp.example.org", "to": ["me@example.org"], "from": "me@example.org"},
         "desktop": {"progress": False},
@@ -76,7 +80,7 @@ def _without_null(value: Any) -> Any:
     """As the module writes it."""
     if isinstance(value, dict):
         inner = {key: _without_null(one) for key, one in value.items()}
-        return {key: one for key, one in inner.items() if one is not None and one != {}}
+        return {key: one for key, one in inner.items() if one is not None and (one != {} or key in {"ping", "push"})}
     return value
 
 
@@ -116,6 +120,8 @@ def test_what_immich_says_can_be_overridden() -> None:
     assert settings.database.mode == "immich-api"
     assert settings.disk["Blue"].mode == "verify"
     assert settings.mail is not None
+    assert settings.ping is not None
+    assert settings.push is not None
     assert found["admins"] == ["alice"]
     assert "User=" not in found["units"]["immich-usb-backup-dump.service"]
 
