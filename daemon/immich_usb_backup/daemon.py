@@ -52,8 +52,9 @@ class Daemon:
         await self._ports.devices.start()
         ready()
         self._ports.log.say(Event.READY, transports=", ".join(self.config.disks.transports))
-        works = (self._listen(), self._worker.work(), self._worker.mains.watch(), self._worker.stopping.wait())
-        tasks = [asyncio.ensure_future(work) for work in works]
+        worker = self._worker
+        ends = (worker.stopping.wait(), worker.end_when_idle())
+        tasks = [asyncio.ensure_future(work) for work in (self._listen(), worker.work(), worker.mains.watch(), *ends)]
         lost = asyncio.ensure_future(self._bus_lost())
         try:
             done, _ = await asyncio.wait({lost, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,6 +69,16 @@ class Daemon:
     def stop(self) -> None:
         """End: a run that goes on is interrupted, its disk unmounted, its outcome recorded."""
         self._worker.stopping.set()
+
+    def begin_anew(self) -> None:
+        """End as soon as there is nothing to do, for whoever starts it again: the program or its unit has changed."""
+        self._ports.log.say(Event.BEGINS_ANEW)
+        self._worker.anew.set()
+
+    @property
+    def wants_to_begin_anew(self) -> bool:
+        """Whether that was asked for."""
+        return self._worker.anew.is_set()
 
     @property
     def healthy(self) -> bool:

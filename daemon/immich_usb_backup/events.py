@@ -27,6 +27,11 @@ class Event(Enum):
 
     READY = Kind("07c4cf02b54d4ee5a67c0c41f183acb0", _INFO, "Waiting for disks on {transports}")
     STOPPING = Kind("bba91f3f4e934b648ce51789556d5ab2", _INFO, "Stopping")
+    BEGINS_ANEW = Kind(
+        "5d1c6c4d0b4f4c0e8d1f6f0a0a9be2c7",
+        _INFO,
+        "The program or its settings have changed; the service begins anew as soon as no backup runs",
+    )
     RELOADED = Kind(
         "f6762925c267474489f500844ea58962", _INFO, "Configuration read again; it holds from the next run on"
     )

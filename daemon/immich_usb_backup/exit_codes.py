@@ -12,3 +12,4 @@ class ExitCode(IntEnum):
     BUG = 70
     NOT_HERE = 75
     CONFIG = 78
+    ANEW = 79

@@ -72,6 +72,9 @@ class Worker:
         """The plug-ins that had their run, with the disk's name where it is one of ours."""
         self.changed: Callable[[], None] = lambda: None
         """Called when something waits, begins or is over."""
+        self.anew = asyncio.Event()
+        """Set when the service is to end as soon as it has nothing to do."""
+        self._something = asyncio.Event()
 
     async def work(self) -> None:
         """Do what is in the queue, one after the other, until there have been as many runs as there may be."""
@@ -79,9 +82,24 @@ class Worker:
             await self.queue.filled()
             async with self.noting:
                 self.current = self._begin_next()
-            self.changed()
+            self._news()
             if self.current is not None:
                 await self._finish(self.current)
+
+    async def end_when_idle(self) -> None:
+        """Once ``anew`` is set: return when nothing goes on, waits or is being written down; then nothing begins any more."""
+        await self.anew.wait()
+        while True:
+            self._something.clear()
+            async with self.noting:
+                if self.current is None and not len(self.queue):
+                    self.stopping.set()
+                    return
+            await self._something.wait()
+
+    def _news(self) -> None:
+        self._something.set()
+        self.changed()
 
     def enqueue(self, job: Job) -> None:
         """Have it done when its turn comes."""
@@ -91,7 +109,7 @@ class Worker:
         if self.current is not None or len(self.queue):
             self._ports.log.say(Event.DISK_QUEUED, device=seen.device_node, label=seen.label, uuid=seen.uuid)
         self.queue.add(job)
-        self.changed()
+        self._news()
 
     def remember(self, plug_in: PlugIn, name: str) -> None:
         """It had its run, on a disk of this name."""
@@ -107,7 +125,7 @@ class Worker:
         if self.mains.cancelled(plug_in) or self.queue.backup_of(plug_in) is not None:
             self.remember(plug_in, self.handled.get(plug_in, ""))
         self.queue.drop(plug_in, why)
-        self.changed()
+        self._news()
         return True
 
     def waits_for(self, plug_in: PlugIn) -> bool:
@@ -130,7 +148,7 @@ class Worker:
         self.queue.drop(seen.plug_in, _gone(seen, "its turn came", hint=_ASK_AGAIN))
         self.mains.removed(seen.plug_in)
         self.cancel_if_pulled(seen)
-        self.changed()
+        self._news()
 
     def cancel_if_pulled(self, seen: PartitionSeen) -> None:
         """The disk of the job that goes on was pulled, or is another one now."""
@@ -194,7 +212,7 @@ class Worker:
             await asyncio.wait({current.task})
         finally:
             self.current = None
-            self.changed()
+            self._news()
             current.job.fail(current.stop.cause or Interrupted("The plan was stopped"))
         report = None if current.task.cancelled() else current.task.result()
         if current.job.is_backup:

@@ -68,6 +68,11 @@ class Running:
         async with asyncio.timeout(HANGS_AFTER):
             await self.world.script.reached(step)
 
+    async def ended(self) -> None:
+        """Wait until it has ended by itself."""
+        async with asyncio.timeout(HANGS_AFTER):
+            await asyncio.wait({self.task})
+
 
 @asynccontextmanager
 async def daemon_on(world: World, config: Config, **options: Any) -> AsyncIterator[Running]:

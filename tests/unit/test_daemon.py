@@ -341,6 +341,25 @@ async def test_a_reload_with_mistakes_keeps_the_old_configuration(world: World, 
         await running.runs(1)
 
 
+async def test_beginning_anew_waits_for_the_backup_and_for_those_that_wait(world: World, config: Config) -> None:
+    async with daemon_on(world, config) as running:
+        world.script.hold("copier.copy upload")
+        world.devices.plug(world.stick(1))
+        await running.reached("copier.copy upload")
+        world.devices.plug(world.stick(2))
+        running.daemon.begin_anew()
+        world.script.go_on("copier.copy upload")
+        await running.ended()
+    assert world.outcomes == [Outcome.OK, Outcome.OK]
+
+
+async def test_beginning_anew_is_at_once_when_nothing_goes_on(world: World, config: Config) -> None:
+    async with daemon_on(world, config) as running:
+        running.daemon.begin_anew()
+        await running.ended()
+    assert Event.BEGINS_ANEW in world.log.events()
+
+
 async def test_a_reload_judges_again_what_was_ignored(world: World, config: Config) -> None:
     stick = world.stick()
     stick.seen = replace(stick.seen, transport="mmc")

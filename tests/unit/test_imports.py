@@ -40,7 +40,9 @@ ALLOWED = {
     "doctor": POLICY | {"doctor", "adapters"},  # a command in the foreground, which only looks
     **dict.fromkeys(
         ("cli", "__main__"),
-        RUN | REQUESTS | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making", "installing", "doctor"},
+        RUN
+        | REQUESTS
+        | {"cli", "adapters", "daemon", "notifier", "agent", "restore", "dump_making", "installing", "doctor"},
     ),
 }
 ONLY_IN = {

@@ -82,7 +82,7 @@ async def _main(arguments: argparse.Namespace, config: Config, log: StructuredLo
         watchdog.cancel()
         await metrics.close()
         await bus.close()
-    return 0
+    return ExitCode.ANEW if daemon.wants_to_begin_anew else ExitCode.OK
 
 
 async def _wire(
@@ -181,3 +181,4 @@ def _on_signals(daemon: Daemon, service: Service, metrics: MetricsFile) -> None:
         service.ready()
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGUSR1, daemon.begin_anew)
