@@ -422,7 +422,10 @@ def test_everybody_may_look_and_only_root_may_change() -> None:
     asked_for = {
         (f"{BUS_NAME}.Manager", member) for member in ("Plan", "Backup", "Verify", "Eject", "Approve", "Adopt")
     }
-    assert _may_send(policy.findall("policy[@user='root']")) == asked_for
+    signals = {(None, None)}
+    assert _may_send(policy.findall("policy[@user='root']")) == asked_for | signals
+    (of_signals,) = policy.findall("policy[@user='root']/allow[@send_type]")
+    assert (of_signals.get("send_destination"), of_signals.get("send_type")) == (BUS_NAME, "signal")
     assert _may_send(policy.findall("policy[@user='immich-usb-backup']")) == set()
     assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
 
