@@ -254,9 +254,10 @@ class _Run:
             except UnmountBusy:
                 return False
         state = self._looked.state
-        ours = state is not None and state.writing and state.server_id == await self._ports.manifests.server_id()
+        carries_ours = state is not None and state.server_id == await self._ports.manifests.server_id()
+        ours = carries_ours and state is not None and state.writing
         before = len(self._run.findings)
-        unclean = await check_file_system(self._run, self._partition, ours=ours)
+        unclean = await check_file_system(self._run, self._partition, ours=ours, carries_ours=carries_ours)
         for finding in self._run.findings[before:]:
             self._say(finding)
         return unclean

@@ -60,6 +60,14 @@ def test_only_our_own_unclean_unmount_is_repaired_and_only_where_that_is_wanted(
     assert repaired == {("repair-own", True)}
 
 
+def test_damage_after_our_last_state_is_repaired_and_an_unclean_mark_is_left() -> None:
+    damaged = {
+        option: decide(Health.DAMAGED, "", option=option, ours=False, carries_ours=True).step for option in OPTIONS
+    }
+    assert damaged == {"repair-own": Step.REPAIR, "check": Step.REFUSE, "never": Step.REFUSE}
+    assert decide(Health.DIRTY, "", option="repair-own", ours=False, carries_ours=True).step is Step.PROCEED
+
+
 def test_a_repair_is_tried_once() -> None:
     assert decide(Health.DAMAGED, "", option="repair-own", ours=True, repair_tried=True).step is Step.REFUSE
     assert decide(Health.DIRTY, "", option="repair-own", ours=True, repair_tried=True).step is Step.PROCEED

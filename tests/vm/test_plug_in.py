@@ -290,6 +290,14 @@ async def test_the_notifier_has_the_network_and_can_read_nothing(backup: Backup)
         assert int(capabilities[f"{kind}:"], 16) == 0, said
 
 
+async def test_the_daemon_hears_that_a_check_is_over(backup: Backup, tmp_path: Path) -> None:
+    """systemd's signals pass the bus's policy: nothing waits until it would look again by itself."""
+    async with backup.altered(("adapters/units.py", "_LOOK_AGAIN_SECONDS", 3600)):
+        await backup.start_over(grace_seconds=0, mail=False)
+        ended = await backup.plug_in(marked_image(tmp_path / "blue.img"))
+    assert ended.outcome == "ok", ended.story
+
+
 async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path: Path) -> None:
     await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
     ended = await backup.event("run-ok")

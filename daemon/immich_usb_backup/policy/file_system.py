@@ -43,9 +43,13 @@ def first_step(option: Option, *, ours: bool) -> Step:
     return Step.REPAIR if ours and option == "repair-own" else Step.CHECK
 
 
-def decide(health: Health, said: str, *, option: Option, ours: bool, repair_tried: bool = False) -> Decision:
-    """What a check's or a repair's answer means. ``said``: the text that came with it."""
-    repairable = ours and option == "repair-own" and not repair_tried
+def decide(
+    health: Health, said: str, *, option: Option, ours: bool, carries_ours: bool = False, repair_tried: bool = False
+) -> Decision:
+    """What a check's or a repair's answer means. ``said``: the text that came with it. ``carries_ours``: the backup on the
+    disk is this server's, whether or not it was writing: a pull after the state says that it is not, and before all that
+    is on the medium, leaves damage of our own making. A repair changes nothing but the backup folder."""
+    may_repair = option == "repair-own" and not repair_tried
     match health:
         case Health.CLEAN:
             return Decision(Step.PROCEED)
@@ -54,8 +58,9 @@ def decide(health: Health, said: str, *, option: Option, ours: bool, repair_trie
         case Health.UNKNOWN:
             return Decision(Step.PROCEED, _unchecked(said))
         case Health.DIRTY:
-            return Decision(Step.REPAIR) if repairable else Decision(Step.PROCEED, _unclean(said))
+            return Decision(Step.REPAIR) if may_repair and ours else Decision(Step.PROCEED, _unclean(said))
         case Health.DAMAGED:
+            repairable = may_repair and (ours or carries_ours)
             return Decision(Step.REPAIR) if repairable else Decision(Step.REFUSE, _damaged(said))
 
 

@@ -8,9 +8,10 @@ from immich_usb_backup.policy.file_system import Step, decide, first_step
 from immich_usb_backup.stages.context import RunContext
 
 
-async def check_file_system(run: RunContext, partition: Partition, *, ours: bool) -> bool:
+async def check_file_system(run: RunContext, partition: Partition, *, ours: bool, carries_ours: bool = False) -> bool:
     """Check a file system that says that it was not unmounted properly, and repair it where that was our own run's doing.
-    ``ours``: this server's state on the disk says that it was writing. Returns whether it had not been unmounted properly.
+    ``ours``: this server's state on the disk says that it was writing; ``carries_ours``: it is this server's state, whatever
+    it says. Returns whether it had not been unmounted properly.
 
     Raises ``FileSystemDamaged`` where it must not be written to, ``DiskGone``, ``BusLost``, ``DeadlineMissed``.
     """
@@ -22,7 +23,7 @@ async def check_file_system(run: RunContext, partition: Partition, *, ours: bool
         systems = run.ports.file_systems
         tried = tried or step is Step.REPAIR
         health, said = await (systems.repair if step is Step.REPAIR else systems.check)(partition)
-        decision = decide(health, said, option=option, ours=ours, repair_tried=tried)
+        decision = decide(health, said, option=option, ours=ours, carries_ours=carries_ours, repair_tried=tried)
         step = decision.step
         if step is Step.REFUSE:
             raise FileSystemDamaged(decision.finding.message if decision.finding else said)
