@@ -421,6 +421,24 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in map(_anchor, headings), link
 
 
+def _linked_from(index: Path) -> set[Path]:
+    links = (link.partition("#")[0] for link in _LINK.findall(index.read_text()))
+    return {(index.parent / link).resolve() for link in links}
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = CHECKOUT / "docs/README.md"
+    pages = {*(CHECKOUT / "docs").glob("*.md"), *HOW_TO.glob("*.md"), *REFERENCE.glob("*.md")} - {index}
+    assert {page.name for page in pages - _linked_from(index)} == set()
+
+
+def test_the_index_of_decisions_has_each_by_its_title() -> None:
+    folder = CHECKOUT / "docs/decisions"
+    records = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    titles = [f"- [{path.read_text().splitlines()[0].removeprefix('# ')}]({path.name})" for path in records]
+    assert sorted(re.findall(r"^- .*$", (folder / "README.md").read_text(), re.MULTILINE)) == titles
+
+
 def test_the_code_refers_to_documents_that_exist() -> None:
     named = {name for path in SOURCE.rglob("*.py") for name in re.findall(r"docs/[\w/.-]+\.md", path.read_text())}
     assert {name for name in named if not (CHECKOUT / name).exists()} <= {"docs/JOURNAL_NATIVE_PROTOCOL.md"}

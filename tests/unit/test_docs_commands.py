@@ -23,7 +23,8 @@ PACKAGE = CHECKOUT / "daemon/immich_usb_backup"
 SYSTEMD = CHECKOUT / "systemd"
 PROGRAM = "immich-usb-backup"
 ROOMS = ("bench", "completions", "daemon", "docs", "nixos", "packaging", "scripts", "systemd", "tests", "udev-rules")
-SYSTEM_UNITS = {"timers.target", "udisks2", "immich-rehearsal.timer", "immich-rehearsal"}
+SYSTEM_UNITS = {"timers.target", "udisks2", "immich-server", "immich-machine-learning"}
+THE_READERS_OWN = {"immich-rehearsal.timer", "immich-rehearsal"}  # a page has their texts
 
 _FENCE = re.compile(r"^( *)(```+)(\w*)\n(.*?)^ *\2$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
@@ -183,7 +184,7 @@ def test_every_unit_to_type_exists() -> None:
     named = {(path, unit) for path, words in _typed() for unit in _units(words)}
     assert len({unit for _, unit in named}) > 6
     strange = {(path.name, unit) for path, unit in named if "*" not in unit and not _is_ours(unit)}
-    assert {unit for _, unit in strange} <= SYSTEM_UNITS, strange
+    assert {unit for _, unit in strange} <= SYSTEM_UNITS | THE_READERS_OWN, strange
 
 
 def test_every_event_to_look_for_exists() -> None:
@@ -230,3 +231,21 @@ def test_every_file_in_etc_that_is_named_is_one_that_something_reads() -> None:
     named = {code for _, code in _inline() if code.startswith(folder)}
     assert len(named) > 4
     assert {name for name in named if Path(name).name not in sources} == set()
+
+
+# NixOS ----------------------------------------------------------------------------------------------------
+
+
+def _module_blocks() -> list[tuple[str, str]]:
+    return [(path.name, text) for path, text in _blocks("nix") if "services.immich-usb-backup" in text]
+
+
+@pytest.mark.parametrize(("page", "text"), _module_blocks(), ids=lambda value: value if value.endswith(".md") else "")
+def test_every_block_for_nixos_is_one_that_the_module_takes(page: str, text: str) -> None:
+    if shutil.which("nix-instantiate") is None:
+        cannot_run("nix-instantiate is not installed")
+    found = f"import ./tests/nix/evaluate.nix {{ settings = ({text}).services.immich-usb-backup; }}"
+    command = ["nix-instantiate", "--eval", "--strict", "--json", "-E", f"{{ inherit ({found}) units settings; }}"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+    assert "immich-usb-backup.service" in done.stdout
