@@ -233,6 +233,12 @@ def test_every_file_in_etc_that_is_named_is_one_that_something_reads() -> None:
     assert {name for name in named if Path(name).name not in sources} == set()
 
 
+def test_what_is_copied_from_the_checkout_is_there() -> None:
+    copied = {words[-2] for _, words in _typed() if words[0] == "cp" and words[-1].startswith("/etc/")}
+    assert copied == {"systemd/config.example.toml", "systemd/config.docker.example.toml"}
+    assert all((CHECKOUT / path).is_file() for path in copied)
+
+
 # NixOS ----------------------------------------------------------------------------------------------------
 
 

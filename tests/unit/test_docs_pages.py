@@ -1,0 +1,43 @@
+"""The indexes lead to every page, and the README keeps its promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCS = CHECKOUT / "docs"
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^ *(```+)(\w*)\n(.*?)^ *\1$", re.MULTILINE | re.DOTALL)
+
+
+def _linked_from(index: Path) -> set[Path]:
+    links = (link.partition("#")[0] for link in _LINK.findall(index.read_text()))
+    return {(index.parent / link).resolve() for link in links}
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = DOCS / "README.md"
+    pages = {*DOCS.glob("*.md"), *(DOCS / "how-to").glob("*.md"), *(DOCS / "reference").glob("*.md")} - {index}
+    assert {page.name for page in pages - _linked_from(index)} == set()
+
+
+def test_the_index_of_decisions_has_each_by_its_title() -> None:
+    folder = DOCS / "decisions"
+    records = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
+    titles = [f"- [{path.read_text().splitlines()[0].removeprefix('# ')}]({path.name})" for path in records]
+    assert sorted(re.findall(r"^- .*$", (folder / "README.md").read_text(), re.MULTILINE)) == titles
+
+
+def test_each_world_is_installed_in_five_lines() -> None:
+    text = (CHECKOUT / "README.md").read_text().partition("\n## Install it\n")[2].partition("\n## ")[0]
+    worlds = re.findall(r"^\*\*(NixOS|Debian, Ubuntu|Docker compose)\*\*", text, re.MULTILINE)
+    assert worlds == ["NixOS", "Debian, Ubuntu", "Docker compose"]
+    assert [len(block.splitlines()) <= 5 for _, _, block in _FENCE.findall(text)] == [True] * 3
+
+
+def test_every_picture_is_there() -> None:
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', (CHECKOUT / "README.md").read_text())
+    assert len(pictures) == 2
+    assert all((CHECKOUT / path).is_file() for path in pictures)
