@@ -27,5 +27,6 @@ def test_the_code_is_clean(command: list[str]) -> None:
 
 def test_shell_scripts_are_clean() -> None:
     scripts = ["scripts/demo", "scripts/install", "scripts/lib.sh", "scripts/test", ".ci/run"]
+    scripts += ["scripts/build-deb", "scripts/release-check"]
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout

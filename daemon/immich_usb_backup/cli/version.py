@@ -17,4 +17,5 @@ class ShowVersion(argparse.Action):
             text = version("immich-usb-backup")
         except PackageNotFoundError:  # run from a checkout that is not installed
             text = "0+checkout"
-        parser.exit(message=f"{parser.prog} {text}\n")
+        print(f"{parser.prog} {text}")
+        parser.exit()
