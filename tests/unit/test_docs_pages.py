@@ -41,3 +41,11 @@ def test_every_picture_is_there() -> None:
     pictures = re.findall(r'(?:src|srcset)="([^"]+)"', (CHECKOUT / "README.md").read_text())
     assert len(pictures) == 2
     assert all((CHECKOUT / path).is_file() for path in pictures)
+
+
+def test_contributors_are_shown_every_room() -> None:
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text().partition("\n## Manners\n")[0]
+    inner = (path.name for path in (CHECKOUT / "daemon/immich_usb_backup").iterdir() if (path / "__init__.py").exists())
+    outer = (path.parent.name for path in CHECKOUT.glob("[a-z]*/*"))
+    made = {line.strip("/") for line in (CHECKOUT / ".gitignore").read_text().splitlines()}
+    assert [name for name in sorted({*inner, *outer} - made) if f"`{name}/" not in text] == []
