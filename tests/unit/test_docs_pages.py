@@ -5,6 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from tests.support import told
+from tests.support.told import NOW
+from tests.unit.test_golden import GOLDEN, SAFE, local_time
+
+from immich_usb_backup.policy.cells import plain
+from immich_usb_backup.policy.status_words import status_lines
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
 
@@ -49,3 +57,15 @@ def test_contributors_are_shown_every_room() -> None:
     outer = (path.parent.name for path in CHECKOUT.glob("[a-z]*/*"))
     made = {line.strip("/") for line in (CHECKOUT / ".gitignore").read_text().splitlines()}
     assert [name for name in sorted({*inner, *outer} - made) if f"`{name}/" not in text] == []
+
+
+def test_the_status_in_the_readme_is_what_the_command_shows() -> None:
+    assert (GOLDEN / "status-safe-80.txt").read_text() in (CHECKOUT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["reference/commands.md", "how-to/rotate-disks.md"])
+@pytest.mark.usefixtures(local_time.__name__)
+def test_the_status_of_two_disks_is_what_the_command_shows(page: str) -> None:
+    late = told.disk("Green", days=41, history="ooooooooo", size=64_000_000_000)
+    shown = "".join(f"{plain(line)}\n" for line in status_lines([SAFE, late], NOW, 80))
+    assert shown in (DOCS / page).read_text()
