@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.support.needs import cannot_run
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/how-to/prepare-a-disk.md").read_text()
