@@ -33,6 +33,7 @@ class DaemonProcess:
             async with self._news:
                 self.entries.append(entry)
                 self._news.notify_all()
+        await self.process.wait()  # else whoever waits is told of the end, does not see it, and waits on
         async with self._news:
             self._news.notify_all()
 

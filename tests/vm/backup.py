@@ -156,13 +156,17 @@ class Backup:
         finally:
             await self.guest.sh(f"cp -a /root/unaltered/. {PACKAGE}; systemctl restart immich-usb-backup.service")
 
+    def spoil(self) -> None:
+        """Somebody else has changed the configuration: the next test begins with its own."""
+        self._configured = ("spoilt", 0, False)
+
     async def start_over(self, more: str = "", *, grace_seconds: int = 2, mail: bool = True) -> None:
         """The service runs and is idle, without memories and with the library as it was; waiting begins here."""
         await self.guest.sh(_ALLOWED)
         await self.guest.sh(f"systemctl stop {DAEMON}")
         await self.configure(more, grace_seconds=grace_seconds, mail=mail)
         await self.guest.sh(
-            f"rm -rf {STATE}/state.db* {STATE}/manifests {STATE}/server-id {MAILS}/box/new/*; {_AS_IT_WAS}"
+            f"rm -rf {STATE}/state.db* {STATE}/manifests {STATE}/server-id {STATE}/*.json {MAILS}/box/new/*; {_AS_IT_WAS}"
         )
         await self.guest.sh(f"systemctl start {DAEMON}")
         await self.from_now_on()

@@ -33,9 +33,11 @@ async def test_who_follows_a_backup_hears_of_its_end_though_the_service_is_kille
     await backup.from_now_on()
     await backup.guest.plug("blue", marked_image(tmp_path / "blue.img"))
     await backup.event("plan-made")
+    await backup.guest.throttle("blue", 200_000)
     follow = f"systemd-run --quiet --wait --pipe --unit={FOLLOWER} {COMMAND} status --follow > /root/followed 2>&1"
     await backup.guest.sh(f"({follow}; echo ended $? >> /root/followed) < /dev/null > /dev/null 2>&1 &")
     await backup.guest.until("grep -q 'copying\\|plan\\|finding' /root/followed", timeout=60)
+    await backup.guest.throttle("blue", 0)
     await backup.guest.sh(f"systemctl kill --signal=SIGKILL {DAEMON}; systemctl start {DAEMON}")
     await backup.guest.until("grep -q '^ended' /root/followed", timeout=120)
     said = (await backup.guest.sh("cat /root/followed")).stdout

@@ -18,8 +18,10 @@ CONFIG = "/etc/immich-usb-backup/config.toml"
 @pytest_asyncio.fixture(loop_scope="session")
 async def strict(backup: Backup) -> AsyncIterator[Backup]:
     """The service, which backs up to enrolled disks only, and knows none."""
+    await backup.start_over(grace_seconds=0, mail=False)
+    backup.spoil()
     await backup.guest.sh(f"sed -i 's/^\\[disks\\]$/[disks]\\ntrust = \"enrolled\"/' {CONFIG}")
-    await backup.guest.sh(f"rm -f {STATE}/enrolments.json; systemctl restart {DAEMON}")
+    await backup.guest.sh(f"systemctl reload {DAEMON}")
     await backup.from_now_on()
     yield backup
     await backup.guest.sh(f"rm -f {STATE}/enrolments.json")

@@ -22,6 +22,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             print(self.path.partition("?")[0], body.splitlines()[0], file=file)
         self.send_response(200)
         self.end_headers()
+    def log_message(self, *_):  # the journal is looked through for the address
+        pass
 http.server.HTTPServer(("127.0.0.1", 8901), Handler).serve_forever()
 """
 SECTIONS = f"""
