@@ -1,0 +1,83 @@
+"""Each unit's own walls on a real systemd and kernel: a probe in the place of its program tries to break out, and a child of
+the probe's, as rsync is one of the service's. What must work within the walls is tried, too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.walls import OPENED, PLACE, PREPARE, PROBE, UNDO, UNITS, Walled, asked, broke, command, drop_in
+from tests.vm.backup import DAEMON, Backup
+from tests.vm.guest import Guest
+
+DEVICES = ("/dev/vda", "/dev/mem", "/dev/kmsg")
+QUIET = "immich-usb-backup-notifier.path immich-usb-backup-remind.timer"
+GENERATED = "/run/systemd/generator/immich-usb-backup.service.d/10-configured-paths.conf"
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def walls(guest: Guest) -> AsyncIterator[Guest]:
+    """The service does not run; what the probe tries to reach is there, and one folder below /home is configured."""
+    config = "/etc/immich-usb-backup/config.toml"
+    await guest.sh(f"systemctl stop {DAEMON} {QUIET}; if test -e {config}; then cp -p {config} /root/config-was; fi")
+    await guest.write(config, f'media_location = "/var/lib/immich"\nconfig_files = ["{OPENED}"]\n')
+    await guest.sh(f"systemctl daemon-reload\n{PREPARE}")
+    await guest.put(PROBE, f"{PLACE}/probe.py")
+    yield guest
+    await guest.sh(
+        f"{UNDO}\nrm -f {config}; if test -e /root/config-was; then mv /root/config-was {config}; fi;"
+        f" systemctl daemon-reload; systemctl start --no-block {QUIET} {DAEMON}",
+        check=False,
+    )
+
+
+async def _question(guest: Guest, scratch: str) -> Mapping[str, Any]:
+    shown = await guest.sh("systemctl show -p MainPID --value walls-other.service")
+    return asked(scratch=scratch, process=int(shown.stdout), devices=DEVICES)
+
+
+async def _within(guest: Guest, walled: Walled) -> dict[str, Any]:
+    folder = f"/run/systemd/system/{walled.unit}.d"
+    await guest.write(f"{folder}/zz-walls.conf", drop_in(walled))
+    await guest.write(f"{PLACE}/{walled.unit}.sh", f"exec {command(await _question(guest, walled.scratch))}\n")
+    try:
+        await guest.sh(f"systemctl daemon-reload; systemctl stop {walled.start}; systemctl start {walled.start}")
+        found: dict[str, Any] = json.loads((await guest.sh(f"cat {PLACE}/{walled.unit}.json")).stdout)
+    finally:
+        await guest.sh(f"systemctl stop {walled.start}; rm -r {folder}; systemctl daemon-reload", check=False)
+    return found
+
+
+async def test_each_try_succeeds_where_there_are_no_walls(walls: Guest) -> None:
+    """Else that it fails would show nothing."""
+    found = json.loads((await walls.sh(command(await _question(walls, "/var/lib/immich-usb-backup")))).stdout)
+    held = {name: why for name, why in found["itself"].items() if why}
+    assert held == {}
+    assert broke(found["child"]) == broke(found["itself"])
+
+
+@pytest.mark.parametrize("walled", UNITS, ids=lambda walled: walled.unit)
+async def test_a_unit_may_do_this_and_nothing_else(walls: Guest, walled: Walled) -> None:
+    found = await _within(walls, walled)
+    assert broke(found["itself"]) == walled.may, found
+    assert broke(found["child"]) == walled.may, found
+
+
+async def test_what_is_mounted_later_in_an_opened_folder_is_seen(backup: Backup) -> None:
+    """As a network mount below /home that comes after the service has started."""
+    guest = backup.guest
+    await guest.sh(f"mkdir -p {OPENED}/late")
+    try:
+        await backup.start_over(f'[extra]\nopened = "{OPENED}"\n', mail=False)
+        await guest.sh(f"systemctl daemon-reload; grep -q {OPENED} {GENERATED}; systemctl restart {DAEMON}")
+        await guest.sh(f"mount -t tmpfs tmpfs {OPENED}/late; echo x > {OPENED}/late/it")
+        inside = f"nsenter --mount --target $(systemctl show -p MainPID --value {DAEMON})"
+        assert (await guest.sh(f"{inside} cat {OPENED}/late/it")).stdout.strip() == "x"
+    finally:
+        await guest.sh(f"umount {OPENED}/late; rm -rf /home/walls", check=False)
+        await backup.start_over(mail=False)
+        await guest.sh("systemctl daemon-reload")
