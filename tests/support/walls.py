@@ -83,14 +83,24 @@ UNITS = (
 
 def asked(*, scratch: str, process: int, devices: tuple[str, ...]) -> Mapping[str, Any]:
     """What the probe is to try. ``devices`` are nodes that nobody here may open."""
-    secrets = [f"{SETTINGS}/{name}" for name in ("smtp-password", "immich-api-key", "database-password", "ping-url", "push-urls")]
+    secrets = [
+        f"{SETTINGS}/{name}"
+        for name in ("smtp-password", "immich-api-key", "database-password", "ping-url", "push-urls")
+    ]
     return {
         "write": [
             *(f"{MEDIA}/upload", f"{MEDIA}/walls", OPENED, BESIDE, "/home", "/root", "/etc", "/usr", OTHER_DISK),
             *(STATE, f"{STATE}/outbox", f"{STATE}/dumps"),
         ],
         "read": [
-            *(f"{OPENED}/it", f"{BESIDE}/it", "/root/walls/it", f"{MEDIA}/walls/it", "/etc/shadow", f"{SETTINGS}/config.toml"),
+            *(
+                f"{OPENED}/it",
+                f"{BESIDE}/it",
+                "/root/walls/it",
+                f"{MEDIA}/walls/it",
+                "/etc/shadow",
+                f"{SETTINGS}/config.toml",
+            ),
             *secrets,
         ],
         "list": [MEDIA, OPENED, BESIDE, "/root", NOTIFIER_STATE],
@@ -109,7 +119,15 @@ def command(asked: Mapping[str, Any]) -> str:
 
 def drop_in(walled: Walled) -> str:
     """The unit as it is, with the probe in the place of its program. The manager opens the file for what it says."""
-    lines = ["Type=oneshot", "RemainAfterExit=no", "Restart=no", "RestartForceExitStatus=", "WatchdogSec=0", "ExecReload=", "ExecStart="]
+    lines = [
+        "Type=oneshot",
+        "RemainAfterExit=no",
+        "Restart=no",
+        "RestartForceExitStatus=",
+        "WatchdogSec=0",
+        "ExecReload=",
+        "ExecStart=",
+    ]
     lines += [f"ExecStart=/bin/sh {PLACE}/{walled.unit}.sh", f"StandardOutput=truncate:{PLACE}/{walled.unit}.json"]
     return "\n".join(["[Service]", *lines, ""])
 

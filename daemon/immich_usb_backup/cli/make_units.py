@@ -5,16 +5,15 @@ else is there: it loads little, and never stands in the way of a boot."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from immich_usb_backup.adapters.links import every_step
+from immich_usb_backup.adapters.links import to_open
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.policy.hidden_paths import HOMES, configured, drop_in, hidden, plain, refused
+from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, refused
 from immich_usb_backup.policy.schedule import normalised, timer_name, timer_text
 from immich_usb_backup.policy.text import printable
 
@@ -52,24 +51,20 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        print(f"immich-usb-backup: {path} cannot be used, so there are no timers, and no homes are opened: {printable(str(error))}", file=sys.stderr)
+        print(
+            f"immich-usb-backup: {path} cannot be used, so there are no timers, and no homes are opened: {printable(str(error))}",
+            file=sys.stderr,
+        )
         return {}
 
 
-def paths_on_the_way(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The configured paths, and where links lead them. A secret that is not there is none: systemd would make its folder."""
-    steps = [step for path in configured(config) for step in every_step(path)]
-    return tuple(step for step in steps if _in_a_home(step) or os.path.lexists(step))
-
-
-def _in_a_home(path: str) -> bool:
-    return any((plain(path) + "/").startswith(home + "/") for home in HOMES)
-
-
 def _open(folder: Path, config: Mapping[str, Any]) -> bool:
-    paths = paths_on_the_way(config)
+    paths = to_open(configured(config))
     for path in refused(paths):
-        print(f"immich-usb-backup: {printable(path)} stays hidden: it has a character that systemd does not take", file=sys.stderr)
+        print(
+            f"immich-usb-backup: {printable(path)} stays hidden: it has a character that systemd does not take",
+            file=sys.stderr,
+        )
     text = drop_in(paths)
     try:
         if text:

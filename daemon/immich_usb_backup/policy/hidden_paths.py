@@ -46,7 +46,12 @@ def configured(config: Mapping[str, Any]) -> Iterator[str]:
 
 def hidden(paths: Iterable[str]) -> tuple[str, ...]:
     """Those that the walls hide, sorted, each once, and none that lies within another."""
-    found = sorted({plain(path) for path in paths if _wall(plain(path)) is not None})
+    return outermost(path for path in paths if _wall(_plain(path)) is not None)
+
+
+def outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Each once, sorted, and none that lies within another."""
+    found = sorted({_plain(path) for path in paths})
     return tuple(path for path in found if not any(path != other and _within(path, other) for other in found))
 
 
@@ -57,7 +62,7 @@ def refused(paths: Iterable[str]) -> tuple[str, ...]:
 
 def kept_back(paths: Iterable[str]) -> tuple[str, ...]:
     """The secrets that lie in one of these folders and are not named themselves: they stay hidden."""
-    named = {plain(path) for path in paths}
+    named = {_plain(path) for path in paths}
     inside = (wall for wall in SECRETS if any(_within(wall, path) for path in named))
     return tuple(wall for wall in inside if not any(_within(path, wall) for path in named))
 
@@ -67,7 +72,7 @@ def drop_in(paths: Iterable[str]) -> str:
     wanted = [path for path in hidden(paths) if path.isprintable()]
     if not wanted:
         return ""
-    lines = [*_secrets(wanted), *(f"BindReadOnlyPaths={_quoted(path)}" for path in wanted)]
+    lines = [*_secrets(wanted), *map(_line, wanted)]
     return "\n".join(["# Opened by the paths in /etc/immich-usb-backup/config.toml.", "[Service]", *lines, ""])
 
 
@@ -85,7 +90,12 @@ def _wall(path: str) -> str | None:
     return next((wall for wall in (*HOMES, *SECRETS) if _within(path, wall)), None)
 
 
-def plain(path: str) -> str:
+def in_a_home(path: str) -> bool:
+    """Whether it lies where the unit has empty folders, which bear what does not exist (yet)."""
+    return _wall(_plain(path)) in HOMES
+
+
+def _plain(path: str) -> str:
     """Without ``..``, ``.`` and needless slashes. Text only: what a link would lead to is not looked at."""
     parts: list[str] = []
     for part in path.split("/"):
@@ -96,12 +106,18 @@ def plain(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def is_opened(path: str, text: str) -> bool:
+    """Whether a drop-in opens it, or a folder that it lies in."""
+    parts = path.split("/")
+    return any(_line("/".join(parts[:count])) in text.splitlines() for count in range(2, len(parts) + 1))
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def _quoted(path: str) -> str:
+def _line(path: str) -> str:
     """``-``: one that is not there yet keeps nothing from starting."""
     for special in ("\\", '"', ":"):
         path = path.replace(special, f"\\{special}")
-    return f'"-{path.replace("%", "%%")}"'
+    return f'BindReadOnlyPaths="-{path.replace("%", "%%")}"'
