@@ -149,7 +149,11 @@ def test_a_rebuild_reloads_and_does_not_restart() -> None:
 def test_folders_in_homes_are_opened_to_the_service_and_no_others() -> None:
     """Escaped as the generator does it."""
     names = ["/home/alice/photos", '/root/50% "a:b"', "/home/back\\slash"]
-    settings = {"media_location": names[0], "config_files": ["/etc/nixos", names[1]], "extra": {"x": names[2], "y": "/homes/y"}}
+    settings = {
+        "media_location": names[0],
+        "config_files": ["/etc/nixos", names[1]],
+        "extra": {"x": names[2], "y": "/homes/y"},
+    }
     unit = _evaluated({"enable": True, "settings": settings})["units"]["immich-usb-backup.service"]
     opened = [line for line in unit.splitlines() if line.startswith("BindReadOnlyPaths=")]
     assert sorted(opened) == drop_in(names).splitlines()[2:]
