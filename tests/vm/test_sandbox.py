@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.support.walls import OPENED, PLACE, PREPARE, PROBE, UNDO, UNITS, Walled, asked, broke, command, drop_in
-from tests.vm.backup import DAEMON, Backup
+from tests.vm.backup import DAEMON, Backup, marked_image
 from tests.vm.guest import Guest
+from tests.vm.image import mounted_exfat
 
 DEVICES = ("/dev/vda", "/dev/mem", "/dev/kmsg")
 QUIET = "immich-usb-backup-notifier.path immich-usb-backup-remind.timer"
@@ -81,3 +83,55 @@ async def test_what_is_mounted_later_in_an_opened_folder_is_seen(backup: Backup)
         await guest.sh(f"umount {OPENED}/late; rm -rf /home/walls", check=False)
         await backup.start_over(mail=False)
         await guest.sh("systemctl daemon-reload")
+
+
+CANARY = "canary-3b9f2c"
+NAMES = ("smtp-password", "ping-url", "push-urls", "immich-api-key", "database-password")
+SETTINGS = "/etc/immich-usb-backup"
+TELLING = """
+[database]
+mode = "immich-api"
+api_url = "http://127.0.0.1:9"
+[ping]
+[push]
+[mail]
+host = "127.0.0.1"
+port = 2525
+security = "none"
+username = "me"
+to = ["me@example.org"]
+"""
+SNOOP = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; sleep 0.3; done > /root/snooped"
+SHOWING = ("status --json", "disks --json", "history --json", "show --json", "doctor --json", "check-config")
+
+
+async def test_no_secret_gets_out_of_a_backup(backup: Backup, tmp_path: Path) -> None:
+    """Not into the journal, the state, the outbox, the processes, what commands show, or the disk; each channel fails."""
+    guest = backup.guest
+    for name in NAMES:
+        await guest.write(f"{SETTINGS}/{name}", f"http://127.0.0.1:9/{CANARY}-{name}\n", mode="0600")
+    image = marked_image(tmp_path / "blue.img")
+    try:
+        await backup.start_over(mail=False)
+        config = (await guest.sh(f"cat {SETTINGS}/config.toml")).stdout
+        await guest.write(f"{SETTINGS}/config.toml", config + TELLING)
+        await guest.write("/root/snoop.sh", SNOOP)
+        await guest.sh(f"systemd-run --quiet --unit=snoop bash /root/snoop.sh; systemctl restart {DAEMON}")
+        await backup.from_now_on()
+        ended = await backup.plug_in(image)
+        assert ended.texts("fresh-dump-failed"), ended.story
+        failed = "IMMICH_BACKUP_EVENT=delivery-failed IMMICH_BACKUP_EVENT=delivery-given-up"
+        await guest.until(f"journalctl -q -u immich-usb-backup-notifier {failed} | grep -q 'by mail'")
+        await guest.sh("systemctl stop snoop; journalctl --sync; test -s /root/snooped")
+        shown = [f"immich-usb-backup {arguments}" for arguments in SHOWING]
+        for where in ("journalctl -q -a -o json --no-pager", "cat /root/snooped", *shown):
+            assert (await guest.sh(f"{where} 2>&1 | grep -ac {CANARY}", check=False)).stdout.strip() == "0", where
+        found = await guest.sh(f"grep -rla {CANARY} /var/lib/immich-usb-backup* /run/immich* /root/mails", check=False)
+        assert found.stdout == ""
+    finally:
+        files = " ".join(f"{SETTINGS}/{name}" for name in NAMES)
+        await guest.sh(f"systemctl stop snoop; rm -f {files} /root/snooped /root/snoop.sh", check=False)
+        await backup.start_over(mail=False)
+        await guest.sh("systemctl stop immich-usb-backup-notifier; rm -f /var/lib/immich-usb-backup/outbox/*.json")
+    with mounted_exfat(image) as root:
+        assert not [path for path in root.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
