@@ -11,7 +11,22 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.walls import OPENED, PLACE, PREPARE, PROBE, UNDO, UNITS, Walled, asked, broke, command, drop_in
+from tests.support.walls import (
+    MEDIA,
+    OPENED,
+    PLACE,
+    PREPARE,
+    PROBE,
+    SETTINGS,
+    STATE,
+    UNDO,
+    UNITS,
+    Walled,
+    asked,
+    broke,
+    command,
+    drop_in,
+)
 from tests.vm.backup import DAEMON, Backup, marked_image
 from tests.vm.guest import Guest
 from tests.vm.image import mounted_exfat
@@ -21,20 +36,18 @@ QUIET = "immich-usb-backup-notifier.path immich-usb-backup-remind.timer"
 GENERATED = "/run/systemd/generator/immich-usb-backup.service.d/10-configured-paths.conf"
 
 
-@pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def walls(guest: Guest) -> AsyncIterator[Guest]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def walls(server: Backup) -> AsyncIterator[Guest]:
     """The service does not run; what the probe tries to reach is there, and one folder below /home is configured."""
-    config = "/etc/immich-usb-backup/config.toml"
-    await guest.sh(f"systemctl stop {DAEMON} {QUIET}; if test -e {config}; then cp -p {config} /root/config-was; fi")
-    await guest.write(config, f'media_location = "/var/lib/immich"\nconfig_files = ["{OPENED}"]\n')
+    guest = server.guest
+    await guest.sh(f"systemctl stop {DAEMON} {QUIET}")
+    await guest.write(f"{SETTINGS}/config.toml", f'media_location = "{MEDIA}"\nconfig_files = ["{OPENED}"]\n')
     await guest.sh(f"systemctl daemon-reload\n{PREPARE}")
     await guest.put(PROBE, f"{PLACE}/probe.py")
     yield guest
-    await guest.sh(
-        f"{UNDO}\nrm -f {config}; if test -e /root/config-was; then mv /root/config-was {config}; fi;"
-        f" systemctl daemon-reload; systemctl start --no-block {QUIET} {DAEMON}",
-        check=False,
-    )
+    await guest.sh(UNDO, check=False)
+    await server.start_over(mail=False)
+    await guest.sh(f"systemctl daemon-reload; systemctl start {QUIET}")
 
 
 async def _question(guest: Guest, scratch: str) -> Mapping[str, Any]:
@@ -47,7 +60,9 @@ async def _within(guest: Guest, walled: Walled) -> dict[str, Any]:
     await guest.write(f"{folder}/zz-walls.conf", drop_in(walled))
     await guest.write(f"{PLACE}/{walled.unit}.sh", f"exec {command(await _question(guest, walled.scratch))}\n")
     try:
-        await guest.sh(f"systemctl daemon-reload; systemctl stop {walled.start}; systemctl start {walled.start}")
+        await guest.sh(
+            f"systemctl daemon-reload; systemctl stop {walled.start} {QUIET}; systemctl start {walled.start}"
+        )
         found: dict[str, Any] = json.loads((await guest.sh(f"cat {PLACE}/{walled.unit}.json")).stdout)
     finally:
         await guest.sh(f"systemctl stop {walled.start}; rm -r {folder}; systemctl daemon-reload", check=False)
@@ -56,7 +71,7 @@ async def _within(guest: Guest, walled: Walled) -> dict[str, Any]:
 
 async def test_each_try_succeeds_where_there_are_no_walls(walls: Guest) -> None:
     """Else that it fails would show nothing."""
-    found = json.loads((await walls.sh(command(await _question(walls, "/var/lib/immich-usb-backup")))).stdout)
+    found = json.loads((await walls.sh(command(await _question(walls, STATE)))).stdout)
     held = {name: why for name, why in found["itself"].items() if why}
     assert held == {}
     assert broke(found["child"]) == broke(found["itself"])
@@ -87,7 +102,6 @@ async def test_what_is_mounted_later_in_an_opened_folder_is_seen(backup: Backup)
 
 CANARY = "canary-3b9f2c"
 NAMES = ("smtp-password", "ping-url", "push-urls", "immich-api-key", "database-password")
-SETTINGS = "/etc/immich-usb-backup"
 TELLING = """
 [database]
 mode = "immich-api"
@@ -101,6 +115,7 @@ security = "none"
 username = "me"
 to = ["me@example.org"]
 """
+NOTIFIER = "immich-usb-backup-notifier.service"
 SNOOP = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null; sleep 0.3; done > /root/snooped"
 SHOWING = ("status --json", "disks --json", "history --json", "show --json", "doctor --json", "check-config")
 
@@ -116,22 +131,24 @@ async def test_no_secret_gets_out_of_a_backup(backup: Backup, tmp_path: Path) ->
         config = (await guest.sh(f"cat {SETTINGS}/config.toml")).stdout
         await guest.write(f"{SETTINGS}/config.toml", config + TELLING)
         await guest.write("/root/snoop.sh", SNOOP)
-        await guest.sh(f"systemd-run --quiet --unit=snoop bash /root/snoop.sh; systemctl restart {DAEMON}")
+        await guest.sh(
+            f"systemctl stop {NOTIFIER}; systemd-run --quiet --unit=snoop bash /root/snoop.sh; systemctl restart {DAEMON}"
+        )
         await backup.from_now_on()
         ended = await backup.plug_in(image)
         assert ended.texts("fresh-dump-failed"), ended.story
         failed = "IMMICH_BACKUP_EVENT=delivery-failed IMMICH_BACKUP_EVENT=delivery-given-up"
-        await guest.until(f"journalctl -q -u immich-usb-backup-notifier {failed} | grep -q 'by mail'")
+        await guest.until(f"journalctl -q -u {NOTIFIER} {failed} | grep -q 'by mail'")
         await guest.sh("systemctl stop snoop; journalctl --sync; test -s /root/snooped")
         shown = [f"immich-usb-backup {arguments}" for arguments in SHOWING]
         for where in ("journalctl -q -a -o json --no-pager", "cat /root/snooped", *shown):
             assert (await guest.sh(f"{where} 2>&1 | grep -ac {CANARY}", check=False)).stdout.strip() == "0", where
-        found = await guest.sh(f"grep -rla {CANARY} /var/lib/immich-usb-backup* /run/immich* /root/mails", check=False)
+        found = await guest.sh(f"grep -rla {CANARY} {STATE}* /run/immich* /root/mails", check=False)
         assert found.stdout == ""
     finally:
         files = " ".join(f"{SETTINGS}/{name}" for name in NAMES)
         await guest.sh(f"systemctl stop snoop; rm -f {files} /root/snooped /root/snoop.sh", check=False)
         await backup.start_over(mail=False)
-        await guest.sh("systemctl stop immich-usb-backup-notifier; rm -f /var/lib/immich-usb-backup/outbox/*.json")
+        await guest.sh(f"systemctl stop {NOTIFIER}; rm -f {STATE}/outbox/*.json")
     with mounted_exfat(image) as root:
         assert not [path for path in root.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]

@@ -22,8 +22,8 @@ def look(machine: Machine, config: Config) -> Iterator[Checked]:
     """What is hidden of the configured paths, as far as it exists; nothing to say where none lies in a hidden place."""
     named = tuple(configured(config.model_dump(mode="json")))
     if there := [path for path in kept_back(named) if os.path.exists(machine.path(path))]:
-        text = f"{', '.join(there)} stays hidden, and is not in the zip: it is secret on most servers"
-        yield unseen("config_files", text, "To have it on the disk, in plain text, name it itself in config_files")
+        text = f"what is secret on most servers stays hidden, and is not in the zip: {', '.join(there)}"
+        yield unseen("config_files", text, "To have one on the disk, in plain text, name it itself in config_files")
     yield from (_refused(path) for path in refused(to_open(named)))
     walled = [path for path in named if os.path.exists(machine.path(path)) and to_open([path])]
     if walled and not machine.path("/run/systemd/system").is_dir():
