@@ -109,6 +109,17 @@ let
     lib.optional (cfg.settings.media_location != null) cfg.settings.media_location
     ++ lib.attrValues cfg.settings.extra
   );
+  # The unit hides homes; configured folders in them are opened. (The generator does so too, and follows links.)
+  read =
+    lib.filter (one: one != null) [
+      cfg.settings.media_location
+      cfg.settings.database.dumps
+    ]
+    ++ cfg.settings.config_files
+    ++ lib.attrValues cfg.settings.extra;
+  inHome = file: lib.any (home: file == home || lib.hasPrefix "${home}/" file) [ "/home" "/root" "/run/user" ];
+  quoted =
+    file: "\"-${builtins.replaceStrings [ "\\" "\"" ":" "%" ] [ "\\\\" "\\\"" "\\:" "%%" ] file}\"";
 in
 {
   options.services.immich-usb-backup = {
@@ -365,6 +376,7 @@ in
           "${lib.getExe' pkgs.coreutils "kill"} -USR1 $MAINPID"
         ];
         InaccessiblePaths = map (file: "-${file}") (lib.filter (file: file != null) (map (name: cfg.${name}) secrets));
+        BindReadOnlyPaths = map quoted (lib.filter inHome read);
         ReadWritePaths = lib.optional (cfg.settings.metrics.textfile != null) "-${builtins.dirOf cfg.settings.metrics.textfile}";
       };
     };

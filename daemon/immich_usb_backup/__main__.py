@@ -39,7 +39,7 @@ COMMANDS = {
     "install-system": "install, upgrade or remove what the program needs on this system: units, rules, users",
     "make-dump": "make a fresh database dump (a unit of its own runs this)",
     "remind": "remind of disks that were not backed up to for too long (a timer runs this)",
-    "make-timers": "write a timer for each disk with a schedule (systemd's generator runs this)",
+    "make-units": "write timers for schedules, and what opens homes to the service (systemd's generator runs this)",
     "completion": "print what a shell offers at the tab key (the shells' own files run this)",
     "check-file-system": "check an exFAT file system, and repair it (units of their own run this)",
 }

@@ -21,6 +21,7 @@ from tests.support.needs import cannot_run
 
 from immich_usb_backup import config as configuration
 from immich_usb_backup.config import Config
+from immich_usb_backup.policy.hidden_paths import drop_in
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "nix" / "golden"
@@ -143,6 +144,19 @@ def test_a_rebuild_reloads_and_does_not_restart() -> None:
     found = _evaluated({"enable": True})
     assert found["reloads"] is True
     assert "kill -USR1 $MAINPID" in found["units"]["immich-usb-backup.service"]
+
+
+def test_folders_in_homes_are_opened_to_the_service_and_no_others() -> None:
+    """Escaped as the generator does it."""
+    names = ["/home/alice/photos", '/root/50% "a:b"', "/home/back\\slash"]
+    settings = {
+        "media_location": names[0],
+        "config_files": ["/etc/nixos", names[1]],
+        "extra": {"x": names[2], "y": "/homes/y"},
+    }
+    unit = _evaluated({"enable": True, "settings": settings})["units"]["immich-usb-backup.service"]
+    opened = [line for line in unit.splitlines() if line.startswith("BindReadOnlyPaths=")]
+    assert sorted(opened) == drop_in(names).splitlines()[2:]
 
 
 def test_a_mistake_in_the_configuration_stops_the_build() -> None:

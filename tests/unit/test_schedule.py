@@ -187,7 +187,7 @@ def make(folder: Path, text: str | bytes) -> subprocess.CompletedProcess[str]:
         sys.executable,
         "-m",
         "immich_usb_backup",
-        "make-timers",
+        "make-units",
         f"--config={path}",
         "--",
         str(folder / "units"),
@@ -249,7 +249,7 @@ def test_one_bad_schedule_does_not_cost_the_others_theirs(tmp_path: Path) -> Non
 def test_the_generator_loads_little() -> None:
     """It runs at each boot before anything else does."""
     program = (
-        "import sys; from immich_usb_backup.__main__ import main; main(['make-timers', '--config=/nonexistent', '/x'])"
+        "import sys; from immich_usb_backup.__main__ import main; main(['make-units', '--config=/nonexistent', '/x'])"
     )
     check = (
         f"{program}; print([name for name in ('pydantic', 'asyncio', 'dbus_next', 'structlog') if name in sys.modules])"

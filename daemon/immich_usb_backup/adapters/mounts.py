@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from immich_usb_backup.policy.hidden_paths import HOMES
+
 MOUNTINFO = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -39,15 +41,31 @@ def _parse(line: bytes) -> MountPoint | None:
 
 
 def is_mount_point(folder: int) -> bool:
-    """Whether the open folder is the root of a mount, be it a bind mount of the same file system. Raises ``OSError``."""
+    """Whether the open folder is the root of a mount, be it a bind mount of the same file system. One that only opens a hidden
+    folder to this service is none. Raises ``OSError``."""
     parent = os.open("..", os.O_PATH | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return _mount_id(folder) != _mount_id(parent) or os.path.samestat(os.fstat(folder), os.fstat(parent))
+        mount = _mount_id(folder)
+        if mount != _mount_id(parent):
+            return not opens_a_home(mount, MOUNTINFO.read_bytes())
+        return os.path.samestat(os.fstat(folder), os.fstat(parent))
     finally:
         os.close(parent)
+
+
+def opens_a_home(mount: bytes, table: bytes) -> bool:
+    """Whether a mount, by its id, is a folder (and no whole file system) in one of the empty ones that the unit puts in the place
+    of homes: there each configured folder is a mount, whether or not it is one for the machine."""
+    rows = {fields[0]: fields for fields in (line.split(b" ") for line in table.splitlines()) if len(fields) > 9}
+    own = rows.get(mount)
+    wall = rows.get(own[1]) if own is not None else None
+    if own is None or wall is None:
+        return False
+    is_empty_home = os.fsdecode(wall[4]) in HOMES and wall[wall.index(b"-") + 1] == b"tmpfs"
+    return is_empty_home and own[3] != b"/"
 
 
 def _mount_id(fd: int) -> bytes:
     """Which mount a descriptor was opened through."""
     info = Path(f"/proc/self/fdinfo/{fd}").read_bytes()
-    return next(line for line in info.splitlines() if line.startswith(b"mnt_id:"))
+    return next(line.split()[1] for line in info.splitlines() if line.startswith(b"mnt_id:"))

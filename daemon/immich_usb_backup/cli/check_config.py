@@ -13,6 +13,9 @@ from pathlib import Path
 
 from immich_usb_backup import config as configuration
 from immich_usb_backup.config import Config, Database, Mail
+from immich_usb_backup.doctor import walls
+from immich_usb_backup.doctor.checked import Result
+from immich_usb_backup.doctor.machine import Machine
 from immich_usb_backup.errors import ConfigError
 from immich_usb_backup.exit_codes import ExitCode
 from immich_usb_backup.model import LIBRARY_STAGES
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.syntax_only:
         return ExitCode.OK
     problems = 0
-    for good, line in _look(config):
+    for good, line in (*_look(config), *_walls(arguments.file, config)):
         print(f"{'ok ' if good else '!! '} {line}")
         problems += not good
     return ExitCode.PROBLEM if problems else ExitCode.OK
@@ -59,6 +62,15 @@ def _look(config: Config) -> Iterator[tuple[bool, str]]:
     if config.mail:
         yield from _password(config.mail)
     yield from (_schedule(name, disk.schedule) for name, disk in config.disk.items() if disk.schedule.strip())
+
+
+def _walls(file: Path, config: Config) -> Iterator[tuple[bool, str]]:
+    """Of the configuration that is in use: what the service's walls still hide."""
+    if file != configuration.DEFAULT_PATH:
+        return
+    for one in walls.look(Machine(), config):
+        if one.result is not Result.OK:
+            yield one.result is Result.UNSEEN, f"{one.about}: {one.text}. {one.todo}".rstrip(". ")
 
 
 def _state(path: Path) -> str:

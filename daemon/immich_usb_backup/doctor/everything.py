@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immich_usb_backup import config as configuration
 from immich_usb_backup.config import Config
-from immich_usb_backup.doctor import disks, immich, programs, system, telling
+from immich_usb_backup.doctor import disks, immich, programs, system, telling, walls
 from immich_usb_backup.doctor.checked import Checked, bad, good, unseen
 from immich_usb_backup.doctor.machine import Machine
 from immich_usb_backup.doctor.try_mail import send
@@ -27,6 +27,7 @@ def look(machine: Machine, config_path: Path, state: Path, *, send_mail: bool) -
         yield unseen("everything else", "it depends on the configuration", "Correct that, and run this again")
         return
     yield from immich.folders(machine, config)
+    yield from walls.look(machine, config)
     yield immich.dump(machine, config)
     yield from immich.fresh(machine, config.database)
     yield from _disks(machine, config, state)

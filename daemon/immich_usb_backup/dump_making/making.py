@@ -12,6 +12,7 @@ from immich_usb_backup.adapters.atomic import sync_folder
 from immich_usb_backup.adapters.immich_dump import read_dump
 from immich_usb_backup.config import Database
 from immich_usb_backup.dump_making.immich_api import ImmichApi
+from immich_usb_backup.dump_making.passfile import passfile
 from immich_usb_backup.dump_making.program import save_output
 from immich_usb_backup.dump_making.secrets import first_line
 from immich_usb_backup.errors import DumpUnusable, FreshDumpFailed, SourceUnreadable
@@ -35,24 +36,29 @@ def make(database: Database, folder: Path, *, now: datetime, environment: Mappin
         ImmichApi(database.api_url, key).make_dump(seconds=seconds)
         return "a dump by Immich itself"
     password = first_line(database.password_file, credential="database-password", environment=environment)
-    secret = {"PGPASSWORD": password} if password else {}
-    return _by_program(_command(database), folder, seconds=seconds, now=now, environment={**environment, **secret})
-
-
-def _command(database: Database) -> Sequence[str]:
     if database.mode == "command":
-        return database.command
-    return ("pg_dump", "--clean", "--if-exists", "--no-password", f"--dbname={database.url}")
+        secret = {"PGPASSWORD": password} if password else {}
+        return _by_program(database.command, folder, seconds=seconds, now=now, environment={**environment, **secret})
+    with passfile(password) as (variables, handed_down):
+        env = {**environment, **variables}
+        command = ("pg_dump", "--clean", "--if-exists", "--no-password", f"--dbname={database.url}")
+        return _by_program(command, folder, seconds=seconds, now=now, environment=env, handed_down=handed_down)
 
 
 def _by_program(
-    command: Sequence[str], folder: Path, *, seconds: float, now: datetime, environment: Mapping[str, str]
+    command: Sequence[str],
+    folder: Path,
+    *,
+    seconds: float,
+    now: datetime,
+    environment: Mapping[str, str],
+    handed_down: Sequence[int] = (),
 ) -> str:
     temporary = folder / f"immich-db-backup-{now:%Y%m%dT%H%M%S}.sql.gz{_TEMPORARY}"
     try:
         _clear(folder)
         try:
-            save_output(command, temporary, seconds=seconds, environment=environment)
+            save_output(command, temporary, seconds=seconds, environment=environment, handed_down=handed_down)
             name = _name(temporary, now)
             temporary.rename(folder / name)
         finally:

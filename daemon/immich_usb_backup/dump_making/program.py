@@ -22,10 +22,18 @@ _KEPT = 4096
 _WORDS_SECONDS = 5.0
 
 
-def save_output(command: Sequence[str], target: Path, *, seconds: float, environment: Mapping[str, str]) -> None:
+def save_output(
+    command: Sequence[str],
+    target: Path,
+    *,
+    seconds: float,
+    environment: Mapping[str, str],
+    handed_down: Sequence[int] = (),
+) -> None:
     """Run ``command`` and write what it prints, packed unless it is packed already, to the new file ``target``, which is on
-    the server's disk afterwards. Raises ``FreshDumpFailed``; a part of the file may then be left."""
-    with _running(command, environment, seconds) as child:
+    the server's disk afterwards. It inherits the descriptors ``handed_down``. Raises ``FreshDumpFailed``; a part of the file
+    may then be left."""
+    with _running(command, environment, seconds, handed_down) as child:
         try:
             with open(target, "xb") as file:
                 _pack(child.output, file)
@@ -92,7 +100,9 @@ class _Child:
 
 
 @contextmanager
-def _running(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> Iterator[_Child]:
+def _running(
+    command: Sequence[str], environment: Mapping[str, str], seconds: float, handed_down: Sequence[int]
+) -> Iterator[_Child]:
     name = printable(Path(command[0]).name)
     try:
         process = subprocess.Popen(
@@ -102,6 +112,7 @@ def _running(command: Sequence[str], environment: Mapping[str, str], seconds: fl
             stderr=subprocess.PIPE,
             env=dict(environment),
             start_new_session=True,
+            pass_fds=handed_down,
         )
     except (OSError, ValueError) as error:
         raise FreshDumpFailed(f"{name} cannot be run: {getattr(error, 'strerror', error)}") from error

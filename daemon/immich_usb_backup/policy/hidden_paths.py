@@ -1,7 +1,7 @@
-"""Which configured folders the service's walls would hide, and the drop-in that opens them, and nothing else.
+"""Which configured paths the service's walls would hide, and the drop-in that opens them, and nothing else.
 
-The service may read any file, so its unit hides homes (``ProtectHome=tmpfs``). Paths are text; links are for the caller to
-follow first. Source: systemd.exec(5), systemd.syntax(7).
+The service may read any file, so its unit puts empty folders in the place of homes, and hides what is secret on most servers.
+Paths are text; links are for the caller to follow first. Source: systemd.exec(5), systemd.syntax(7).
 """
 
 from __future__ import annotations
@@ -9,15 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-HIDDEN = ("/home", "/root", "/run/user")
-"""What ``ProtectHome=tmpfs`` hides."""
+HOMES = ("/home", "/root", "/run/user")
+"""In the place of these the unit has empty folders."""
+
+NEVER = (
+    *("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/security/opasswd"),
+    *("/etc/immich-usb-backup/smtp-password", "/etc/immich-usb-backup/immich-api-key"),
+    *("/etc/immich-usb-backup/database-password", "/etc/immich-usb-backup/ping-url"),
+    *("/etc/immich-usb-backup/push-urls", "/var/lib/immich-usb-backup-notifier"),
+)
+"""Hidden whatever the configuration says."""
+
+SECRETS = (
+    *("/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssl/private"),
+    *("/etc/letsencrypt", "/etc/wireguard", "/etc/NetworkManager/system-connections", "/etc/cryptsetup-keys.d"),
+    *("/etc/credstore", "/etc/credstore.encrypted", "/var/lib/systemd/credential.secret", "/var/lib/acme"),
+    *("/run/credentials", "/run/keys", "/run/secrets", "/run/secrets.d", "/run/agenix", "/run/agenix.d"),
+)
+"""Hidden unless the configuration names them, or something in them."""
+
+_LIBRARY = ("upload", "library", "profile", "backups")
+"""What the service reads in the media location; each may be a link to somewhere else."""
 
 
 def configured(config: Mapping[str, Any]) -> Iterator[str]:
     """Every path in a configuration, as it came out of TOML, that the service reads. What has the wrong type is skipped: the
     service says what is wrong with it."""
     database, extra, files = config.get("database"), config.get("extra"), config.get("config_files")
-    values = [config.get("media_location")]
+    media = config.get("media_location")
+    values = [media, *(f"{media}/{name}" for name in _LIBRARY if isinstance(media, str))]
     values += [database.get("dumps")] if isinstance(database, dict) else []
     values += files if isinstance(files, list) else []
     values += extra.values() if isinstance(extra, dict) else []
@@ -26,21 +46,57 @@ def configured(config: Mapping[str, Any]) -> Iterator[str]:
 
 def hidden(paths: Iterable[str]) -> tuple[str, ...]:
     """Those that the walls hide, sorted, each once, and none that lies within another."""
-    found = sorted({_plain(path) for path in paths if any(_within(_plain(path), root) for root in HIDDEN)})
+    return outermost(path for path in paths if _wall(_plain(path)) is not None)
+
+
+def outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Each once, sorted, and none that lies within another."""
+    found = sorted({_plain(path) for path in paths})
     return tuple(path for path in found if not any(path != other and _within(path, other) for other in found))
 
 
+def refused(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those hidden ones that systemd cannot be told."""
+    return tuple(path for path in hidden(paths) if not path.isprintable())
+
+
+def kept_back(paths: Iterable[str]) -> tuple[str, ...]:
+    """The secrets that lie in one of these folders and are not named themselves: they stay hidden."""
+    named = {_plain(path) for path in paths}
+    inside = (wall for wall in SECRETS if any(_within(wall, path) for path in named))
+    return tuple(wall for wall in inside if not any(_within(path, wall) for path in named))
+
+
 def drop_in(paths: Iterable[str]) -> str:
-    """The text that opens them for reading. Raises ``ValueError`` for a path that systemd cannot be told."""
-    wanted = hidden(paths)
+    """The text that opens them for reading, but for the refused ones; empty where there is nothing to open."""
+    wanted = [path for path in hidden(paths) if path.isprintable()]
     if not wanted:
         return ""
-    whole = [path for path in wanted if path in HIDDEN]
-    lines = ["ProtectHome=read-only"] if whole else [f"BindReadOnlyPaths={_quoted(path)}" for path in wanted]
+    lines = [*_secrets(wanted), *map(_line, wanted)]
     return "\n".join(["# Opened by the paths in /etc/immich-usb-backup/config.toml.", "[Service]", *lines, ""])
 
 
+def _secrets(wanted: Iterable[str]) -> Iterator[str]:
+    """The unit's list of what is hidden, without those that are named. One that holds something named becomes empty."""
+    opened = {wall for path in wanted if (wall := _wall(path)) in SECRETS}
+    if not opened:
+        return
+    yield "InaccessiblePaths="
+    yield "InaccessiblePaths=" + " ".join(f"-{path}" for path in (*NEVER, *SECRETS) if path not in opened)
+    yield from (f"TemporaryFileSystem={wall}:ro,mode=0755" for wall in SECRETS if wall in opened.difference(wanted))
+
+
+def _wall(path: str) -> str | None:
+    return next((wall for wall in (*HOMES, *SECRETS) if _within(path, wall)), None)
+
+
+def in_a_home(path: str) -> bool:
+    """Whether it lies where the unit has empty folders, which bear what does not exist (yet)."""
+    return _wall(_plain(path)) in HOMES
+
+
 def _plain(path: str) -> str:
+    """Without ``..``, ``.`` and needless slashes. Text only: what a link would lead to is not looked at."""
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -50,13 +106,18 @@ def _plain(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def is_opened(path: str, text: str) -> bool:
+    """Whether a drop-in opens it, or a folder that it lies in."""
+    parts = path.split("/")
+    return any(_line("/".join(parts[:count])) in text.splitlines() for count in range(2, len(parts) + 1))
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def _quoted(path: str) -> str:
+def _line(path: str) -> str:
     """``-``: one that is not there yet keeps nothing from starting."""
-    if not path.isprintable() or ":" in path:
-        raise ValueError(f"{path!r} cannot be opened: systemd takes no path with a colon or a control character here")
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"-{escaped}"'
+    for special in ("\\", '"', ":"):
+        path = path.replace(special, f"\\{special}")
+    return f'BindReadOnlyPaths="-{path.replace("%", "%%")}"'

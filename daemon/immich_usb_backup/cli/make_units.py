@@ -1,35 +1,41 @@
-"""``immich-usb-backup make-timers``: a timer for each disk that has a schedule. systemd's generator runs it, at each boot and
-``systemctl daemon-reload``, when hardly anything else is there: it loads little, and never stands in the way of a boot."""
+"""``immich-usb-backup make-units``: a timer for each disk that has a schedule, and a drop-in that opens configured paths where
+the service's walls hide them. systemd's generator runs it, at each boot and ``systemctl daemon-reload``, when hardly anything
+else is there: it loads little, and never stands in the way of a boot."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from immich_usb_backup.adapters.links import to_open
 from immich_usb_backup.exit_codes import ExitCode
+from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, refused
 from immich_usb_backup.policy.schedule import normalised, timer_name, timer_text
 from immich_usb_backup.policy.text import printable
 
 _CONFIG = "/etc/immich-usb-backup/config.toml"
 _LONGEST = 1_000_000
 _WANTS = "timers.target.wants"
+DROP_IN = "immich-usb-backup.service.d/10-configured-paths.conf"
+"""Its place below systemd's folder for generated units; before what people add, which then holds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("folder", type=Path, help="where the timers are written to")
+    parser.add_argument("folder", type=Path, help="where they are written to")
     parser.add_argument("others", nargs="*", help="systemd names two more folders; they are not used")
     parser.add_argument("--config", type=Path, default=Path(_CONFIG), help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write them. 1 where a schedule cannot be used: the others are written all the same."""
-    good = True
-    for disk, schedule in _schedules(_read(arguments.config)):
+    """Write them. 1 where a schedule or a path cannot be used: the others are written all the same."""
+    config = _read(arguments.config)
+    good = _open(arguments.folder, config)
+    for disk, schedule in _schedules(config):
         problem = _write(arguments.folder, disk, schedule)
         good = good and not problem
         if problem:
@@ -45,8 +51,29 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        print(f"immich-usb-backup: no timers: {path} cannot be used: {printable(str(error))}", file=sys.stderr)
+        print(
+            f"immich-usb-backup: {path} cannot be used, so there are no timers, and no homes are opened: {printable(str(error))}",
+            file=sys.stderr,
+        )
         return {}
+
+
+def _open(folder: Path, config: Mapping[str, Any]) -> bool:
+    paths = to_open(configured(config))
+    for path in refused(paths):
+        print(
+            f"immich-usb-backup: {printable(path)} stays hidden: it has a character that systemd does not take",
+            file=sys.stderr,
+        )
+    text = drop_in(paths)
+    try:
+        if text:
+            (folder / DROP_IN).parent.mkdir(parents=True, exist_ok=True)
+            (folder / DROP_IN).write_text(text)
+    except OSError as error:
+        print(f"immich-usb-backup: {', '.join(hidden(paths))} stays hidden: {error}", file=sys.stderr)
+        return False
+    return not refused(paths)
 
 
 def _schedules(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
