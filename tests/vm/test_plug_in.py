@@ -311,7 +311,7 @@ async def test_the_journal_tells_one_run_by_its_fields(backup: Backup, tmp_path:
     lines = shown.stdout.splitlines()
     assert lines[0].startswith("Backing up to 'Blue'")
     assert lines[-1].startswith("'Blue' is backed up: safe to unplug")
-    assert len(lines) == 12, lines  # a line a step
+    assert len(lines) == 13, lines  # a line a step, and one on what a marker means
 
 
 async def test_the_machine_neither_sleeps_nor_shuts_down_in_a_run(backup: Backup, tmp_path: Path) -> None:
