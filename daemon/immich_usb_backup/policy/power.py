@@ -48,7 +48,7 @@ WAITS = Words(
     "waits for mains power: the server runs on battery",
     "The backup begins by itself when mains power is back. Until then nothing is written to the disk.",
     (
-        "Leave it plugged in, or unplug it: nothing of it is in use.",
+        "Leave it plugged in, or eject it before you unplug it: sudo immich-usb-backup eject DISK",
         "To back up all the same: sudo immich-usb-backup backup DISK",
     ),
 )
