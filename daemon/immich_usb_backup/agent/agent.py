@@ -115,7 +115,7 @@ class Agent:
     # What the daemon says ---------------------------------------------------------------------------------
 
     async def _learn_state(self) -> None:
-        """A run may be on its way. What was heard while we asked is newer than the answer."""
+        """A run may be on its way. What was heard of runs while we asked is newer than the answer."""
         self._ask_for_state = False
         heard = self._heard
         try:
@@ -139,7 +139,7 @@ class Agent:
                 self._cards.finish(values, shown=True)
 
     def _on_signal(self, member: str, values: Values) -> None:
-        self._heard += 1
+        self._heard += member in (RUN_STARTED, RUN_PROGRESS, RUN_FINISHED)
         handler = {
             RUN_STARTED: self._begin,
             RUN_PROGRESS: self._on_progress,
@@ -233,7 +233,8 @@ class Agent:
         note = card.note
         if note is None:
             await self._take_away(card)
-            if card.unwanted:
+            if card.to_be_noted:
+                card.noted_turn = card.turn
                 await self._seen.note(card.uuid, card.run_id)
             return 0.0
         if note == card.shown or (card.dismissed and card.running):
