@@ -45,6 +45,8 @@ class FakeScreen:
         self.closed: Callable[[int], None] = lambda note_id: None
         self.action: Callable[[int, str], None] = lambda note_id, action: None
         self.bodies: list[str] = []
+        self.withdrawn: list[int] = []
+        self.answers_after = 0.0
 
     async def watch(
         self,
@@ -59,10 +61,11 @@ class FakeScreen:
         self.calls.append((note.summary, replaces))
         self.bodies.append(note.body)
         self.while_shown()
+        await asyncio.sleep(self.answers_after)
         return 10 + len(self.calls)
 
     async def withdraw(self, note_id: int) -> None:
-        return
+        self.withdrawn.append(note_id)
 
 
 class FakeService:
@@ -235,3 +238,10 @@ async def test_an_unwanted_outcome_that_comes_while_another_is_shown_is_noted_to
     screen.while_shown = lambda: manager.signal("RunFinished", unwanted)
     await _for_a_moment(manager, screen, lambda: manager.signal("RunFinished", FINISHED), seen=seen)
     assert seen.runs[:2] == ["r1", "r2"]
+
+
+async def test_progress_whose_id_was_not_read_yet_is_withdrawn_at_the_end() -> None:
+    manager, screen = FakeManager(), FakeScreen()
+    screen.answers_after = 0.1  # later than the end
+    await _for_a_moment(manager, screen, lambda: manager.signal("RunStarted", STARTED))
+    assert (screen.calls, screen.withdrawn) == ([("started", 0)], [11])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from immich_usb_backup.agent.asking import Asking
 from immich_usb_backup.agent.cards import Card, Cards, Kind
@@ -249,7 +250,7 @@ class Agent:
         life, kind, pressed = self._lives_ended, card.kind, card.pressed
         self._showing = True
         try:
-            note_id = await self._screen.show(note, replaces=card.note_id)
+            note_id = await self._shown_id(card, note)
         finally:
             self._showing = False
         if pressed:  # a server that closes what is pressed has done so before it answers
@@ -261,6 +262,16 @@ class Agent:
             happened()
         if kind is Kind.OUTCOME:
             await self._seen.note(card.uuid, card.run_id)
+
+    async def _shown_id(self, card: Card, note: Note) -> int:
+        """Read even when we are told to end meanwhile: what has no id cannot be withdrawn."""
+        asked = asyncio.ensure_future(self._screen.show(note, replaces=card.note_id))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with suppress(BusCallFailed, BusLost, DeadlineMissed):
+                card.note_id = await asked
+            raise
 
     async def _take_away(self, card: Card) -> None:
         note_id = card.note_id
