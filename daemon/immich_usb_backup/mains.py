@@ -46,35 +46,36 @@ class Mains:
         choice = self._config().disks.on_battery
         if choice == "run" or job.trigger is Trigger.ASKED or not await self._ports.power.on_battery():
             return True
-        facts = (disk, job.seen.plug_in)
-        words, event = (power.waits, Event.WAITS_FOR_MAINS)
         if choice == "skip":
-            words, event = (power.skipped, Event.SKIPPED_ON_BATTERY)
+            words, event = power.SKIPPED, Event.SKIPPED_ON_BATTERY
         else:
+            words, event = power.WAITS, Event.WAITS_FOR_MAINS
             self._waiting[job.seen.plug_in] = _Waiting(job, disk)
             self._any.set()
-        notice = words(*facts, server=self._ports.server, now=self._ports.clock.now())
+        notice = self._notice(words, disk, job.seen.plug_in)
         await give(notice, event, outbox=self._ports.outbox, watchers=self._ports.watchers, log=self._ports.log)
         return False
 
     def removed(self, plug_in: PlugIn) -> None:
         """A disk was unplugged: if it waited, that is told, and it does so no longer."""
-        self._leave(plug_in, power.left, Event.LEFT_BEFORE_MAINS)
+        self._leave(plug_in, power.LEFT, Event.LEFT_BEFORE_MAINS)
 
     def cancelled(self, plug_in: PlugIn) -> bool:
         """Somebody does not want the backup any more. Returns whether it waited."""
-        return self._leave(plug_in, power.cancelled, Event.CANCELLED_BEFORE_MAINS)
+        return self._leave(plug_in, power.CANCELLED, Event.CANCELLED_BEFORE_MAINS)
 
-    def _leave(self, plug_in: PlugIn, words: Callable[..., Notice], event: Event) -> bool:
+    def _leave(self, plug_in: PlugIn, words: power.Words, event: Event) -> bool:
         """Who looks at the state is told, and nobody by mail: whoever did it is at the machine."""
         waiting = self._waiting.get(plug_in)
         if waiting is None:
             return False
         self._forget(plug_in)
         self._ports.log.say(event, disk=waiting.disk.name, uuid=waiting.disk.uuid)
-        notice = words(waiting.disk, plug_in, server=self._ports.server, now=self._ports.clock.now())
-        self._ports.watchers.notice(notice)
+        self._ports.watchers.notice(self._notice(words, waiting.disk, plug_in))
         return True
+
+    def _notice(self, words: power.Words, disk: Disk, plug_in: PlugIn) -> Notice:
+        return power.notice(words, disk, plug_in, server=self._ports.server, now=self._ports.clock.now())
 
     def _forget(self, plug_in: PlugIn) -> None:
         self._waiting.pop(plug_in, None)

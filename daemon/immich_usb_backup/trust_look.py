@@ -44,8 +44,7 @@ async def demand_trust(seen: PartitionSeen, looked: Looked, *, trust: Asked, por
         return
     verdict, about = await _judged(seen, looked.marker, ports)
     if verdict is not Trust.TRUSTED:
-        hint = f"If it is your disk, run: {enroll_command(seen)} --name NAME"
-        raise DiskNotTrusted(not_trusted_line(verdict, about), hint=hint)
+        raise _not_trusted(seen, not_trusted_line(verdict, about))
 
 
 async def demand_enrolled(seen: PartitionSeen, *, trust: Asked, ports: Ports) -> None:
@@ -53,8 +52,11 @@ async def demand_enrolled(seen: PartitionSeen, *, trust: Asked, ports: Ports) ->
     ``DiskNotTrusted``, ``StateDamaged``."""
     if trust == "marker" or any(one.uuid.upper() == seen.uuid.upper() for one in await ports.enrolments.all()):
         return
-    hint = f"If it is your disk, run: {enroll_command(seen)} --name NAME"
-    raise DiskNotTrusted(f"{seen.device_node} is not enrolled on this server", hint=hint)
+    raise _not_trusted(seen, f"{seen.device_node} is not enrolled on this server")
+
+
+def _not_trusted(seen: PartitionSeen, why: str) -> DiskNotTrusted:
+    return DiskNotTrusted(why, hint=f"If it is your disk, run: {enroll_command(seen)} --name NAME")
 
 
 async def _judged(seen: PartitionSeen, marker: Marker, ports: Ports) -> tuple[Trust, Enrolment | None]:

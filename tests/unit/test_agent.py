@@ -45,6 +45,8 @@ class FakeScreen:
         self.closed: Callable[[int], None] = lambda note_id: None
         self.action: Callable[[int, str], None] = lambda note_id, action: None
         self.bodies: list[str] = []
+        self.withdrawn: list[int] = []
+        self.answers_after = 0.0
 
     async def watch(
         self,
@@ -59,10 +61,11 @@ class FakeScreen:
         self.calls.append((note.summary, replaces))
         self.bodies.append(note.body)
         self.while_shown()
+        await asyncio.sleep(self.answers_after)
         return 10 + len(self.calls)
 
     async def withdraw(self, note_id: int) -> None:
-        return
+        self.withdrawn.append(note_id)
 
 
 class FakeService:
@@ -84,14 +87,17 @@ class FakeService:
         return {}
 
 
-class Forgetful:
-    """Implements ``agent.ports.Seen``."""
+class Noted:
+    """Implements ``agent.ports.Seen``, and tells what was noted."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
 
     async def newest(self) -> Mapping[str, str]:
         return {}
 
     async def note(self, uuid: str, run_id: str) -> None:
-        return
+        self.runs.append(run_id)
 
 
 async def _for_a_moment(
@@ -100,8 +106,9 @@ async def _for_a_moment(
     then: Callable[[], None] = lambda: None,
     *,
     service: FakeService | None = None,
+    seen: Noted | None = None,
 ) -> None:
-    parts = (manager, service or FakeService(), screen, Forgetful(), SetClock(), Recorder())
+    parts = (manager, service or FakeService(), screen, seen or Noted(), SetClock(), Recorder())
     task = asyncio.create_task(Agent(*parts, progress_seconds=0.01, retry_seconds=0.01).run())
     await asyncio.sleep(0.05)
     then()
@@ -116,6 +123,14 @@ async def test_a_state_that_is_older_than_the_end_of_the_run_is_not_believed() -
     manager.while_asked = lambda: manager.signal("RunFinished", FINISHED)
     await _for_a_moment(manager, screen)
     assert screen.calls == [("finished", 0)]
+
+
+async def test_a_notice_that_comes_meanwhile_makes_no_state_older() -> None:
+    manager, screen = FakeManager(), FakeScreen()
+    manager.answer = {"running": True, **STARTED}
+    manager.while_asked = lambda: manager.signal("Notice", {"kind": "reminder", "headline": "a notice"})
+    await _for_a_moment(manager, screen)
+    assert sorted(screen.calls) == [("a notice", 0), ("started", 0)]
 
 
 async def test_an_id_of_a_server_that_died_meanwhile_is_not_used_again() -> None:
@@ -215,3 +230,18 @@ async def test_a_button_that_is_pressed_before_the_notes_id_is_read_is_seen_to()
     screen.while_shown = press
     await _for_a_moment(manager, screen, service=service)
     assert screen.bodies[-1].startswith("The backup to 'Blue' is being stopped")
+
+
+async def test_an_unwanted_outcome_that_comes_while_another_is_shown_is_noted_too() -> None:
+    manager, screen, seen = FakeManager(), FakeScreen(), Noted()
+    unwanted = FINISHED | {"run": "r2", "disk": "Green", "uuid": "V", "shown": False}
+    screen.while_shown = lambda: manager.signal("RunFinished", unwanted)
+    await _for_a_moment(manager, screen, lambda: manager.signal("RunFinished", FINISHED), seen=seen)
+    assert seen.runs[:2] == ["r1", "r2"]
+
+
+async def test_progress_whose_id_was_not_read_yet_is_withdrawn_at_the_end() -> None:
+    manager, screen = FakeManager(), FakeScreen()
+    screen.answers_after = 0.1  # later than the end
+    await _for_a_moment(manager, screen, lambda: manager.signal("RunStarted", STARTED))
+    assert (screen.calls, screen.withdrawn) == ([("started", 0)], [11])

@@ -37,6 +37,7 @@ async def test_a_backup_waits_for_mains_and_says_so(world: World, config: Config
         (notice,) = world.outbox.notices.values()
         assert notice.headline == "'Blue' waits for mains power: the server runs on battery"
         assert (notice.kind, notice.disk_name) == (NoticeKind.WAITING, "Blue")
+        assert "eject it" in notice.todo[0], "a desktop may still have it mounted"
         assert world.watchers.told == ["notice waiting"]
         world.power.say(battery=False)
         await running.runs(1)

@@ -13,7 +13,7 @@ from tests.vm.guest import Guest, GuestError
 
 Entry = Mapping[str, Any]
 
-UNITS = ("immich-usb-backup.service", "immich-usb-backup-notifier.service")
+UNITS = tuple(f"immich-usb-backup{name}.service" for name in ("", "-notifier", "-remind"))
 _FOLLOW = (
     f"journalctl --quiet --follow --lines=all --output=json --all {' + '.join(f'_SYSTEMD_UNIT={u}' for u in UNITS)}"
 )

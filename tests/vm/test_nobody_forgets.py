@@ -79,7 +79,7 @@ async def test_a_schedule_backs_up_a_disk_that_stays_plugged_in_and_catches_up(d
     await _set_clock(dated, "12:00 tomorrow")
     await dated.from_now_on()
     await dated.guest.sh(f"systemctl start {SCHEDULE}.timer")
-    assert await dated.outcome() == "ok"
+    assert await dated.outcome() == "partial"  # the dump is older than 48 hours by then
 
 
 async def test_a_disk_that_is_away_is_no_failure_of_its_schedule(dated: Backup) -> None:

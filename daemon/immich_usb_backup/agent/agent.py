@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from immich_usb_backup.agent.asking import Asking
 from immich_usb_backup.agent.cards import Card, Cards, Kind
@@ -115,7 +116,7 @@ class Agent:
     # What the daemon says ---------------------------------------------------------------------------------
 
     async def _learn_state(self) -> None:
-        """A run may be on its way. What was heard while we asked is newer than the answer."""
+        """A run may be on its way. What was heard of runs while we asked is newer than the answer."""
         self._ask_for_state = False
         heard = self._heard
         try:
@@ -139,7 +140,7 @@ class Agent:
                 self._cards.finish(values, shown=True)
 
     def _on_signal(self, member: str, values: Values) -> None:
-        self._heard += 1
+        self._heard += member in (RUN_STARTED, RUN_PROGRESS, RUN_FINISHED)
         handler = {
             RUN_STARTED: self._begin,
             RUN_PROGRESS: self._on_progress,
@@ -233,7 +234,8 @@ class Agent:
         note = card.note
         if note is None:
             await self._take_away(card)
-            if card.unwanted:
+            if card.to_be_noted:
+                card.noted_turn = card.turn
                 await self._seen.note(card.uuid, card.run_id)
             return 0.0
         if note == card.shown or (card.dismissed and card.running):
@@ -248,7 +250,7 @@ class Agent:
         life, kind, pressed = self._lives_ended, card.kind, card.pressed
         self._showing = True
         try:
-            note_id = await self._screen.show(note, replaces=card.note_id)
+            note_id = await self._shown_id(card, note)
         finally:
             self._showing = False
         if pressed:  # a server that closes what is pressed has done so before it answers
@@ -260,6 +262,16 @@ class Agent:
             happened()
         if kind is Kind.OUTCOME:
             await self._seen.note(card.uuid, card.run_id)
+
+    async def _shown_id(self, card: Card, note: Note) -> int:
+        """Read even when we are told to end meanwhile: what has no id cannot be withdrawn."""
+        asked = asyncio.ensure_future(self._screen.show(note, replaces=card.note_id))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with suppress(BusCallFailed, BusLost, DeadlineMissed):
+                card.note_id = await asked
+            raise
 
     async def _take_away(self, card: Card) -> None:
         note_id = card.note_id

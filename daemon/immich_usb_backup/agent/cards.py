@@ -29,7 +29,7 @@ class Kind(Enum):
 class Card:
     """One place on the screen: for one run, or for one notice. ``wanted`` is what should be there, None for nothing;
     ``values`` are those of an outcome. ``asked`` is a button that was pressed and not answered yet, ``turn`` counts what the
-    card has told of. The last four fields are what is there now."""
+    card has told of, ``noted_turn`` is the one that was noted without being shown. The last four fields are what is there now."""
 
     disk: str
     uuid: str
@@ -41,6 +41,7 @@ class Card:
     dismissed: bool = False
     asked: Action | None = None
     turn: int = 0
+    noted_turn: int = 0
     answer: str = ""
     without: frozenset[Action] = frozenset()
     shown: Note | None = None
@@ -54,9 +55,10 @@ class Card:
         return self.kind is Kind.RUN
 
     @property
-    def unwanted(self) -> bool:
-        """Whether it is an outcome that the configuration does not want on desktops."""
-        return self.kind is Kind.OUTCOME and not notes.truth(self.values, "shown", default=True)
+    def to_be_noted(self) -> bool:
+        """Whether it is an outcome that the configuration does not want on desktops, and that nobody has noted as seen to."""
+        unwanted = self.kind is Kind.OUTCOME and not notes.truth(self.values, "shown", default=True)
+        return unwanted and self.noted_turn != self.turn
 
     @property
     def note(self) -> Note | None:
@@ -181,8 +183,12 @@ class Cards:
             card.gone()
 
     def tidy(self) -> None:
-        """Drop what is not on the screen and will not be."""
-        self._cards = {key: card for key, card in self._cards.items() if card.running or card.wanted or card.note_id}
+        """Drop what is not on the screen and will not be. What came in while the screen was being seen to stays."""
+        self._cards = {
+            key: card
+            for key, card in self._cards.items()
+            if card.running or card.wanted or card.note_id or card.to_be_noted
+        }
 
     def _withdraw_older(self, run_id: str, *, disk: str, uuid: str) -> None:
         for other, card in self._cards.items():

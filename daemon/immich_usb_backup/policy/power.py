@@ -33,85 +33,56 @@ def on_battery(supplies: Iterable[Supply]) -> bool:
     return not fed and any(supply.status == "Discharging" for supply in batteries)
 
 
-def waits(disk: Disk, plug_in: PlugIn, *, server: str, now: datetime) -> Notice:
-    """A disk waits for mains power."""
-    return _notice(
-        "waits",
-        disk,
-        plug_in,
-        server,
-        now,
-        f"'{printable(disk.name)}' waits for mains power: the server runs on battery",
-        ("The backup begins by itself when mains power is back. Until then nothing is written to the disk.",),
-        (
-            "Leave it plugged in, or unplug it: nothing of it is in use.",
-            "To back up all the same: sudo immich-usb-backup backup DISK",
-        ),
-    )
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What people are told: ``what`` tells the kinds apart, ``headline`` follows the disk's name."""
+
+    what: str
+    headline: str
+    line: str
+    todo: tuple[str, ...]
 
 
-def skipped(disk: Disk, plug_in: PlugIn, *, server: str, now: datetime) -> Notice:
-    """A disk is not backed up to, as it is configured."""
-    return _notice(
-        "skipped",
-        disk,
-        plug_in,
-        server,
-        now,
-        f"'{printable(disk.name)}' was not backed up to: the server runs on battery",
-        ('Nothing was written to the disk, and no backup follows: on_battery is "skip" in the configuration.',),
-        ("When mains power is back, plug it in again, or: sudo immich-usb-backup backup DISK",),
-    )
+WAITS = Words(
+    "waits",
+    "waits for mains power: the server runs on battery",
+    "The backup begins by itself when mains power is back. Until then nothing is written to the disk.",
+    (
+        "Leave it plugged in, or eject it before you unplug it: sudo immich-usb-backup eject DISK",
+        "To back up all the same: sudo immich-usb-backup backup DISK",
+    ),
+)
+SKIPPED = Words(
+    "skipped",
+    "was not backed up to: the server runs on battery",
+    'Nothing was written to the disk, and no backup follows: on_battery is "skip" in the configuration.',
+    ("When mains power is back, plug it in again, or: sudo immich-usb-backup backup DISK",),
+)
+LEFT = Words(
+    "left",
+    "was unplugged while it waited for mains power: no backup was made",
+    "What was on the disk is as it was.",
+    ("Plug it in again.",),
+)
+CANCELLED = Words(
+    "cancelled",
+    "waits for mains power no longer: the backup was cancelled",
+    "What was on the disk is as it was.",
+    ("To back up now: sudo immich-usb-backup backup DISK",),
+)
 
 
-def left(disk: Disk, plug_in: PlugIn, *, server: str, now: datetime) -> Notice:
-    """A disk was unplugged while it waited."""
-    return _notice(
-        "left",
-        disk,
-        plug_in,
-        server,
-        now,
-        f"'{printable(disk.name)}' was unplugged while it waited for mains power: no backup was made",
-        ("What was on the disk is as it was.",),
-        ("Plug it in again.",),
-    )
-
-
-def cancelled(disk: Disk, plug_in: PlugIn, *, server: str, now: datetime) -> Notice:
-    """Nobody wants a backup any more that waited."""
-    return _notice(
-        "cancelled",
-        disk,
-        plug_in,
-        server,
-        now,
-        f"'{printable(disk.name)}' waits for mains power no longer: the backup was cancelled",
-        ("What was on the disk is as it was.",),
-        ("To back up now: sudo immich-usb-backup backup DISK",),
-    )
-
-
-def _notice(
-    what: str,
-    disk: Disk,
-    plug_in: PlugIn,
-    server: str,
-    now: datetime,
-    headline: str,
-    lines: tuple[str, ...],
-    todo: tuple[str, ...],
-) -> Notice:
+def notice(words: Words, disk: Disk, plug_in: PlugIn, *, server: str, now: datetime) -> Notice:
     """Told once for each plugging-in, though the service may be started again meanwhile."""
-    parts = ("mains", what, plug_in.boot_id, str(plug_in.disk_sequence), str(plug_in.device_number))
+    parts = ("mains", words.what, plug_in.boot_id, str(plug_in.disk_sequence), str(plug_in.device_number))
     return Notice(
         notice_id=_ID.sub("_", "-".join(parts)),
         kind=NoticeKind.WAITING,
         server=server,
         time=now,
-        headline=headline,
-        lines=lines,
-        todo=todo,
+        headline=f"'{printable(disk.name)}' {words.headline}",
+        lines=(words.line,),
+        todo=words.todo,
         disk_uuid=disk.uuid,
         disk_name=disk.name,
     )
