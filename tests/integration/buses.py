@@ -13,7 +13,7 @@ from dbus_next import BusType, Message, MessageType
 from dbus_next.aio import MessageBus
 from dbus_next.constants import MessageFlag, NameFlag
 
-from immich_usb_backup.adapters.bus import Bus, typed, unpack, variants
+from immich_usb_backup.adapters.bus import Bus, close_socket, typed, unpack, variants
 from immich_usb_backup.dbus_names import (
     APPROVE,
     BUS_NAME,
@@ -48,7 +48,7 @@ async def hang_up(connection: MessageBus) -> None:
     """End a connection for good: dbus-next only shuts its socket down."""
     connection.disconnect()
     await connection.wait_for_disconnect()
-    connection._sock.close()
+    close_socket(connection)
 
 
 @dataclass(frozen=True)

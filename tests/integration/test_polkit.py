@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -68,8 +69,11 @@ async def call(user: str, *arguments: str, interactive: bool = False) -> subproc
     flag = f"--allow-interactive-authorization={'yes' if interactive else 'no'}"
     address = f"--address={os.environ['DBUS_SYSTEM_BUS_ADDRESS']}"
     command = ["busctl", address, "--timeout=20", flag, "call", *arguments]
+    group = pwd.getpwnam(user).pw_gid  # newer ones of polkit go by the groups of the process
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False, user=user
+        lambda: subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, user=user, group=group, extra_groups=[]
+        )
     )
 
 

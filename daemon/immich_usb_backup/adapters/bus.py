@@ -103,6 +103,13 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
 
 
+def close_socket(connection: MessageBus) -> None:
+    """Let go of a connection's file descriptor. dbus-next only shuts the socket down, and holds it by a stream, too."""
+    with suppress(OSError):
+        connection._stream.close()  # noqa: SLF001
+    connection._sock.close()  # noqa: SLF001
+
+
 class Bus:
     """One connection to the system or the session bus."""
 
@@ -154,7 +161,7 @@ class Bus:
             task.cancel()
         self._connection.disconnect()
         await asyncio.wait({self._lost}, timeout=1)
-        self._connection._sock.close()  # noqa: SLF001  # dbus-next only shuts it down
+        close_socket(self._connection)
 
     async def call(
         self,
