@@ -325,6 +325,71 @@ def test_every_option_of_the_configuration_is_an_option_of_the_module() -> None:
     assert {f"settings.{path}" for path in _known(Config)} <= paths
 
 
+ALL_SETTINGS: Mapping[str, Any] = {
+    "media_location": "/srv/photos",
+    "config_files": ["/etc/nixos"],
+    "keep_config_files": 5,
+    "keep_deleted_days": 0,
+    "extra": {"pictures": "/mnt/Pictures"},
+    "exclude": {"pictures": ["*.tmp"]},
+    "deletions": {"hold_percent": 0, "hold_files": 0},
+    "disk": {"Blue": {"mode": "full", "due_days": 0, "schedule": "daily 03:00"}},
+    "freshness": {"due_days": 0, "remind": False},
+    "database": {
+        "dumps": "/srv/dumps",
+        "keep": 1,
+        "warn_after_hours": 0,
+        "mode": "command",
+        "fresh_minutes": 1,
+        "url": "postgresql:///photos",
+        "password_file": "/run/secrets/database",
+        "api_url": "http://localhost:2283",
+        "api_key_file": "/run/secrets/key",
+        "command": ["/run/current-system/sw/bin/true", "$HOME %h"],
+    },
+    "disks": {
+        "transports": ["usb", "mmc", "loop"],
+        "trust": "enrolled",
+        "automounter_grace_seconds": 0,
+        "power_off": True,
+        "check_file_system": "never",
+        "walk_after_days": 0,
+        "reserve_megabytes": 0,
+        "on_battery": "skip",
+    },
+    "verification": {"read_back": False, "minutes": "unlimited", "again_after_days": 0},
+    "mail": {
+        "host": "localhost",
+        "port": 25,
+        "security": "none",
+        "username": "me",
+        "password_file": "/run/secrets/mail",
+        "ca_file": "/etc/ssl/certs/mine.pem",
+        "from": "me@example.org",
+        "to": ["me@example.org"],
+        "on": ["ok", "partial", "failed", "interrupted"],
+    },
+    "ping": {"url_file": "/run/secrets/ping"},
+    "push": {"urls_file": "/run/secrets/push", "on": ["failed"]},
+    "metrics": {"textfile": "/var/lib/node-exporter/x.prom"},
+    "desktop": {"on": ["failed"], "progress": False, "group": "wheel"},
+    "logging": {"level": "debug"},
+}
+
+
+def test_the_module_takes_every_option_as_the_program_does() -> None:
+    found = _evaluated({"enable": True, "settings": ALL_SETTINGS}, IMMICH)["settings"]
+    kept = _without_null(found)
+    assert kept == ALL_SETTINGS
+    Config.model_validate(kept)
+    left_out = {path for path in _known(Config) if not _is_set(kept, path.replace("<name>", "Blue").split("."))}
+    assert left_out == {"ping.url"}  # goes with no url_file
+
+
+def _is_set(value: Any, path: list[str]) -> bool:
+    return not path or (path[0] in value and _is_set(value[path[0]], path[1:]))
+
+
 def test_the_module_knows_no_option_that_the_configuration_does_not() -> None:
     known = {f"settings.{path}" for path in _known(Config)}
     sections = {path.rpartition(".")[0].removesuffix(".<name>") for path in known}
