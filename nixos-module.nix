@@ -384,6 +384,8 @@ in
       message = "services.immich-usb-backup.settings.${name} is in the Nix store, which everybody may read: name a file outside of it, as a text (\"/run/secrets/...\").";
     }) secretFiles;
 
+    warnings = lib.optional (cfg.settings.media_location == null) "services.immich-usb-backup.settings.media_location is not set, and services.immich is not enabled on this machine: Immich's upload, library and profile are looked for in /var/lib/immich. Name their folder (with docker, the value of UPLOAD_LOCATION).";
+
     environment.systemPackages = [ cfg.package ];
     # The secrets as links, too: there the commands that look at the set-up expect them.
     environment.etc = {
@@ -461,8 +463,14 @@ in
       serviceConfig.InaccessiblePaths = mayNotSee;
     };
     # These ask the service, and would ask once more.
-    systemd.services."immich-usb-backup-schedule@".restartIfChanged = false;
-    systemd.services.immich-usb-backup-remind.restartIfChanged = false;
+    systemd.services."immich-usb-backup-schedule@" = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
+    systemd.services.immich-usb-backup-remind = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
 
     systemd.user.services.immich-usb-backup-agent.wantedBy = [ "graphical-session.target" ];
   };

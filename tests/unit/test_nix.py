@@ -110,6 +110,14 @@ def test_another_media_location_of_immich_is_found() -> None:
     assert 'InaccessiblePaths="-/tank/photos"\n' in found["units"]["immich-usb-backup-notifier.service"]
 
 
+@pytest.mark.parametrize("name", ["notifier", "dump", "check@", "repair@", "schedule@", "remind"])
+def test_photos_are_hidden_from_every_unit_but_the_service(name: str) -> None:
+    units = _evaluated(EVERYTHING)["units"]
+    assert 'InaccessiblePaths="-/srv/photos"\n' in units[f"immich-usb-backup-{name}.service"]
+    assert 'InaccessiblePaths="-/mnt/Pictures"\n' in units[f"immich-usb-backup-{name}.service"]
+    assert "/srv/photos" not in units["immich-usb-backup.service"]
+
+
 def test_a_dump_is_made_as_immich_itself_reaches_its_database() -> None:
     found = _evaluated({"enable": True}, {**IMMICH, "user": "photos", "database": {"user": "photos"}})
     assert "User=photos\n" in found["units"]["immich-usb-backup-dump.service"]
@@ -155,6 +163,18 @@ def test_what_the_daemon_needs_is_switched_on() -> None:
 def test_the_generator_is_left_to_the_packages() -> None:
     """NixOS links the generators of ``systemd.packages``, and a second link of that name ends the build."""
     assert _evaluated({"enable": True})["generators"] == []
+
+
+def test_a_machine_without_immich_is_asked_where_it_is() -> None:
+    (warning,) = _evaluated({"enable": True})["warnings"]
+    assert warning.startswith(f"{OURS}.settings.media_location is not set")
+    assert _evaluated({"enable": True, "settings": {"media_location": "/var/lib/immich"}})["warnings"] == []
+
+
+def test_a_media_location_that_is_taken_away_is_refused() -> None:
+    done = _evaluation({"enable": True, "settings": {"media_location": None}}, IMMICH)
+    assert done.returncode != 0
+    assert f"{OURS}.settings.media_location is null" in done.stderr
 
 
 def test_a_rebuild_warns_of_nothing() -> None:
