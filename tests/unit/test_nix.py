@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -440,6 +441,52 @@ def _page(options: list[dict[str, str]]) -> str:
 def test_the_page_of_options_is_fresh() -> None:
     page = _page(_evaluated({"enable": True})["options"])
     _same(OPTIONS_PAGE, page)
+
+
+# Package and flake ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def packaged() -> Any:
+    done = _nix("--eval", "--strict", "--json", "-E", "import ./tests/nix/package.nix")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {re.split("[<>=]", one)[0] for one in requirements}
+
+
+def test_the_package_has_the_version_and_the_dependencies_of_the_project(
+    packaged: Any, project: dict[str, Any]
+) -> None:
+    known, package = project["project"], packaged["plain"]
+    assert (package["pname"], package["version"]) == (known["name"], known["version"])
+    assert set(package["dependencies"]) == _names(known["dependencies"])
+    assert set(packaged["push"]) == _names(known["dependencies"] + known["optional-dependencies"]["push"])
+    assert set(package["build-system"]) == _names(project["build-system"]["requires"])
+    assert package["meta"]["mainProgram"] in known["scripts"]
+
+
+def test_the_package_is_built_from_all_that_a_wheel_is_made_of(packaged: Any, project: dict[str, Any]) -> None:
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = [*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml"]
+    sources = [Path(one) for one in packaged["plain"]["src"]]
+    assert all(source.exists() for source in sources)
+    assert [one for one in wanted if not any((ROOT / one).is_relative_to(source) for source in sources)] == []
+
+
+def test_the_flake_has_package_module_and_checks_for_each_system(packaged: Any) -> None:
+    systems = {"x86_64-linux", "aarch64-linux"}
+    assert packaged["module"] == str(ROOT / "nixos-module.nix")
+    assert packaged["packages"] == dict.fromkeys(systems, str(ROOT / "package.nix"))
+    assert set(packaged["checks"]) == systems
+    assert packaged["checks"]["aarch64-linux"]["plug-in"] == str(ROOT / "nixos/tests/plug-in.nix")
 
 
 # Units ----------------------------------------------------------------------------------------------------
