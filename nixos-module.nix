@@ -21,7 +21,8 @@ let
   # Immich on this machine, where NixOS runs it (the option came with NixOS 24.11).
   immich = config.services.immich;
   hasImmich = options.services ? immich && immich.enable;
-  hasDatabase = hasImmich && immich.database.enable;
+  # Its database on this machine lets its user in by the socket, without a password.
+  hasDatabase = hasImmich && immich.database.enable && lib.hasPrefix "/" immich.database.host;
   immichSettings = if hasImmich then immich.settings or null else null;
 
   # What is not set is left out of the file: the program's own default holds, and there is one place that has it.
@@ -38,7 +39,7 @@ let
       inherit description;
       default = { };
       type = types.submodule {
-        freeformType = types.attrsOf types.anything;
+        freeformType = format.type;
         options = known;
       };
     };
@@ -56,7 +57,10 @@ let
     else
       value;
 
-  path = types.strMatching "/.*";
+  # Not types.path: a path literal would be copied into the store. A line feed would be the end of a unit's line.
+  path = types.strMatching "/[^\n]*" // {
+    description = "absolute path, as a text (\"/srv/immich\")";
+  };
   percent = types.ints.between 0 100;
   outcome = types.enum [
     "ok"
@@ -73,7 +77,7 @@ let
       defaultText = lib.literalMD "`null`, and an empty section where the secret's file is set";
       type = types.nullOr (
         types.submodule {
-          freeformType = types.attrsOf types.anything;
+          freeformType = format.type;
           options = known;
         }
       );
@@ -86,29 +90,58 @@ let
     cp ${written} $out
   '';
 
+  # Every text and path: what is none of a secret's file is refused by an assertion, which has a way out and does not show it.
   secret =
     description:
     lib.mkOption {
-      type = types.nullOr path;
+      type = types.nullOr (types.either types.str types.path);
       default = null;
       example = "/run/secrets/immich-usb-backup";
       description = "${description} A path outside of the Nix store, which everybody may read; systemd hands it over as a credential, so root alone needs to be able to read it.";
     };
-  secrets = [
-    "mailPasswordFile"
-    "pingUrlFile"
-    "pushUrlsFile"
-    "immichApiKeyFile"
-    "databasePasswordFile"
-  ];
+  # By the names that the units' credentials have, and the files in /etc/immich-usb-backup that they come from elsewhere.
+  secrets = {
+    smtp-password = "mailPasswordFile";
+    ping-url = "pingUrlFile";
+    push-urls = "pushUrlsFile";
+    immich-api-key = "immichApiKeyFile";
+    database-password = "databasePasswordFile";
+  };
+  secretFiles = {
+    "mail.password_file" = cfg.settings.mail.password_file;
+    "ping.url_file" = if cfg.settings.ping == null then null else cfg.settings.ping.url_file;
+    "push.urls_file" = if cfg.settings.push == null then null else cfg.settings.push.urls_file;
+    "database.api_key_file" = cfg.settings.database.api_key_file;
+    "database.password_file" = cfg.settings.database.password_file;
+  };
+  given = lib.filterAttrs (_: option: cfg.${option} != null) secrets;
+  inStore = file: lib.hasPrefix "${builtins.storeDir}/" file;
+  isSecretFile = file: lib.isString file && path.check file && !inStore file;
   apiKey = if cfg.immichApiKeyFile != null then cfg.immichApiKeyFile else cfg.settings.database.api_key_file;
   usesPgDump = cfg.settings.database.mode == "pg_dump";
   postgresql = if hasDatabase then config.services.postgresql.package else pkgs.postgresql;
-  credential = name: file: lib.optionals (file != null) [ "${name}:${file}" ];
-  mayNotSee = map (folder: "-${folder}") (
-    lib.optional (cfg.settings.media_location != null) cfg.settings.media_location
-    ++ lib.attrValues cfg.settings.extra
+  # (toString: a path literal, which is refused, is not to be copied into the store first.)
+  credential =
+    name: lib.optional (given ? ${name}) "${name}:${withoutSpecifiers (toString cfg.${secrets.${name}})}";
+  # Photos, for the units that have no business with them. A folder that holds what the units themselves need stays seen.
+  mayNotSee = map quoted (
+    lib.filter (folder: !lib.any (needed: lib.hasPrefix "${lib.removeSuffix "/" folder}/" "${needed}/") neededFolders) (
+      lib.optional (cfg.settings.media_location != null) cfg.settings.media_location
+      ++ lib.attrValues cfg.settings.extra
+    )
   );
+  neededFolders = [
+    builtins.storeDir
+    "/dev"
+    "/etc/immich-usb-backup"
+    "/proc"
+    "/run"
+    "/sys"
+    "/tmp"
+    "/var/lib/immich-usb-backup"
+    "/var/lib/immich-usb-backup-notifier"
+    "/var/tmp"
+  ];
   # The unit hides homes; configured folders in them are opened. (The generator does so too, and follows links.)
   read =
     lib.filter (one: one != null) [
@@ -118,8 +151,10 @@ let
     ++ cfg.settings.config_files
     ++ lib.attrValues cfg.settings.extra;
   inHome = file: lib.any (home: file == home || lib.hasPrefix "${home}/" file) [ "/home" "/root" "/run/user" ];
+  # As units have it: one word, optional, without specifiers.
   quoted =
     file: "\"-${builtins.replaceStrings [ "\\" "\"" ":" "%" ] [ "\\\\" "\\\"" "\\:" "%%" ] file}\"";
+  withoutSpecifiers = builtins.replaceStrings [ "%" ] [ "%%" ];
 in
 {
   options.services.immich-usb-backup = {
@@ -149,7 +184,7 @@ in
       default = { };
       description = "What goes into `/etc/immich-usb-backup/config.toml`. It is checked when the system is built. An option that is null is left out, and the program's default holds. All options: `docs/reference/configuration.md`.";
       type = types.submodule {
-        freeformType = types.attrsOf types.anything;
+        freeformType = format.type;
         options = {
           media_location = lib.mkOption {
             type = types.nullOr path;
@@ -191,7 +226,7 @@ in
             description = "What holds for one disk only, by its name, label or UUID.";
             type = types.attrsOf (
               types.submodule {
-                freeformType = types.attrsOf types.anything;
+                freeformType = format.type;
                 options = {
                   mode = option (types.enum [
                     "quick"
@@ -335,14 +370,31 @@ in
         assertion = (cfg.settings.mail.host == null) == (cfg.settings.mail.to == null);
         message = "services.immich-usb-backup.settings.mail.host and services.immich-usb-backup.settings.mail.to go together: set both, or neither.";
       }
+      {
+        assertion = cfg.settings.metrics.textfile == null || builtins.dirOf cfg.settings.metrics.textfile != "/";
+        message = "services.immich-usb-backup.settings.metrics.textfile lies in /, and its folder would be opened to the service: name a file in a folder of its own, such as \"/var/lib/node-exporter/immich_usb_backup.prom\".";
+      }
     ]
     ++ map (name: {
-      assertion = cfg.${name} == null || !lib.hasPrefix builtins.storeDir cfg.${name};
-      message = "services.immich-usb-backup.${name} is in the Nix store, which everybody may read: name a file outside of it, as a text (\"/run/secrets/...\") and not as a path.";
-    }) secrets;
+      assertion = isSecretFile cfg.${name};
+      message = "services.immich-usb-backup.${name} must name a file outside of the Nix store, which everybody may read: as a text (\"/run/secrets/...\"), not as a path (./file), and not with the secret itself.";
+    }) (lib.attrValues given)
+    ++ lib.mapAttrsToList (name: file: {
+      assertion = file == null || !inStore file;
+      message = "services.immich-usb-backup.settings.${name} is in the Nix store, which everybody may read: name a file outside of it, as a text (\"/run/secrets/...\").";
+    }) secretFiles;
+
+    warnings = lib.optional (cfg.settings.media_location == null) "services.immich-usb-backup.settings.media_location is not set, and services.immich is not enabled on this machine: Immich's upload, library and profile are looked for in /var/lib/immich. Name their folder (with docker, the value of UPLOAD_LOCATION).";
 
     environment.systemPackages = [ cfg.package ];
-    environment.etc."immich-usb-backup/config.toml".source = checked;
+    # The secrets as links, too: there the commands that look at the set-up expect them.
+    environment.etc = {
+      "immich-usb-backup/config.toml".source = checked;
+    }
+    // lib.mapAttrs' (name: option: {
+      name = "immich-usb-backup/${name}";
+      value.source = toString cfg.${option};
+    }) given;
 
     boot.supportedFilesystems = [ "exfat" ];
     services.udisks2.enable = true;
@@ -361,23 +413,22 @@ in
     };
 
     systemd.tmpfiles.packages = [ cfg.package ];
+    # With its generator: timers for disks with a schedule, at each boot and each rebuild.
     systemd.packages = [ cfg.package ];
-    # Timers for disks with a schedule, at each boot and each rebuild.
-    systemd.generators.immich-usb-backup-generator = "${cfg.package}/lib/systemd/system-generators/immich-usb-backup-generator";
 
+    # A rebuild must not end a backup. Told to reload, the service begins anew with what is new when no backup runs.
     systemd.services.immich-usb-backup = {
       wantedBy = [ "multi-user.target" ];
-      # A rebuild must not end a backup. Told to reload, the service begins anew with what is new when no backup runs.
       reloadIfChanged = true;
-      reloadTriggers = [ checked cfg.package ];
+      restartTriggers = [ checked ];
       serviceConfig = {
         ExecReload = [
           "" # the package's reads the configuration only
           "${lib.getExe' pkgs.coreutils "kill"} -USR1 $MAINPID"
         ];
-        InaccessiblePaths = map (file: "-${file}") (lib.filter (file: file != null) (map (name: cfg.${name}) secrets));
+        InaccessiblePaths = map (option: quoted (toString cfg.${option})) (lib.attrValues given);
         BindReadOnlyPaths = map quoted (lib.filter inHome read);
-        ReadWritePaths = lib.optional (cfg.settings.metrics.textfile != null) "-${builtins.dirOf cfg.settings.metrics.textfile}";
+        ReadWritePaths = lib.optional (cfg.settings.metrics.textfile != null) (quoted (builtins.dirOf cfg.settings.metrics.textfile));
       };
     };
 
@@ -386,27 +437,40 @@ in
     systemd.services.immich-usb-backup-notifier = {
       restartTriggers = [ checked ];
       serviceConfig = {
-        LoadCredential =
-          credential "smtp-password" cfg.mailPasswordFile
-          ++ credential "ping-url" cfg.pingUrlFile
-          ++ credential "push-urls" cfg.pushUrlsFile;
+        LoadCredential = credential "smtp-password" ++ credential "ping-url" ++ credential "push-urls";
         InaccessiblePaths = mayNotSee;
       };
     };
 
-    # Where the socket lets only Immich's user into the database, that user makes the dump.
+    # What works for a backup that runs is left to end. The socket lets only Immich's user into the database, so that user makes
+    # the dump.
     systemd.services.immich-usb-backup-dump = {
+      restartIfChanged = false;
       path = lib.optional usesPgDump postgresql;
       serviceConfig = {
-        LoadCredential =
-          credential "immich-api-key" cfg.immichApiKeyFile ++ credential "database-password" cfg.databasePasswordFile;
+        LoadCredential = credential "immich-api-key" ++ credential "database-password";
         InaccessiblePaths = mayNotSee;
       }
-      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = immich.database.user; };
+      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = immich.user; };
     };
 
-    systemd.services."immich-usb-backup-check@".serviceConfig.InaccessiblePaths = mayNotSee;
-    systemd.services."immich-usb-backup-repair@".serviceConfig.InaccessiblePaths = mayNotSee;
+    systemd.services."immich-usb-backup-check@" = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
+    systemd.services."immich-usb-backup-repair@" = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
+    # These ask the service, and would ask once more.
+    systemd.services."immich-usb-backup-schedule@" = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
+    systemd.services.immich-usb-backup-remind = {
+      restartIfChanged = false;
+      serviceConfig.InaccessiblePaths = mayNotSee;
+    };
 
     systemd.user.services.immich-usb-backup-agent.wantedBy = [ "graphical-session.target" ];
   };

@@ -46,19 +46,20 @@ python3Packages.buildPythonApplication {
 
   # Nothing but the programs that it runs. pg_dump is not among them: it must fit the server, so the module adds that one.
   makeWrapperArgs = [
-    "--prefix PATH : ${
-      lib.makeBinPath [
-        coreutils
-        exfatprogs
-        rsync
-        systemd
-        util-linux
-      ]
-    }"
+    "--prefix"
+    "PATH"
+    ":"
+    (lib.makeBinPath [
+      coreutils
+      exfatprogs
+      rsync
+      systemd
+      util-linux
+    ])
   ];
 
-  # Units, rules, policies, manual pages, completions: one list for all ways to install. The polkit rule is not used from here:
-  # the module reads it.
+  # Units, rules, policies, manual pages, completions: one list for all ways to install. The polkit rule is the module's
+  # too: whether polkit reads packages' rules depends on the release of NixOS, and twice does no harm.
   postInstall = ''
     $out/bin/immich-usb-backup install-system --stage $out --program $out/bin/immich-usb-backup
     substituteInPlace $out/lib/systemd/system/immich-usb-backup.service \

@@ -17,6 +17,9 @@
           database.warn_after_hours = 0;
         };
       };
+      # What a rebuild does: the same machine with another setting.
+      specialisation.changed.configuration.services.immich-usb-backup.settings.keep_deleted_days = 7;
+      system.switch.enable = true;
       environment.systemPackages = [ pkgs.exfatprogs ];
       # A controller that sticks can be plugged into.
       virtualisation.qemu.options = [ "-device qemu-xhci,id=xhci" ];
@@ -38,6 +41,8 @@
     machine.wait_for_unit("immich-usb-backup.service")
 
     with subtest("a library and a marked stick"):
+        # Else it would look at the stick between mkfs and mount.
+        machine.succeed("systemctl stop immich-usb-backup.service")
         for folder in ("upload", "library", "profile", "backups"):
             machine.succeed(f"mkdir -p /srv/immich/{folder} && touch /srv/immich/{folder}/.immich")
         machine.succeed("mkdir -p /srv/immich/upload/u1/ab/cd && echo photo > /srv/immich/upload/u1/ab/cd/1.jpg")
@@ -52,7 +57,7 @@
         machine.send_monitor_command("device_del stick")
         machine.wait_until_fails("test -b /dev/sda")
 
-    with subtest("it is plugged in, backed up and unmounted"):
+    with subtest("it is plugged in: the rule starts the service, which backs up and unmounts"):
         plug_in()
         machine.wait_until_succeeds("journalctl --unit=immich-usb-backup --output=cat | grep -q 'safe to unplug'")
         machine.fail("grep -q /dev/sda /proc/mounts")
@@ -62,8 +67,15 @@
         machine.succeed("cmp /srv/immich/upload/u1/ab/cd/1.jpg /mnt/immich-server-backups/upload/u1/ab/cd/1.jpg")
         machine.succeed("umount /mnt")
 
-    with subtest("a rebuild does not stop the service"):
-        machine.succeed("systemctl reload immich-usb-backup.service")
+    with subtest("a rebuild does not stop the service: it begins anew by itself, with what is new"):
+        machine.succeed("/run/current-system/specialisation/changed/bin/switch-to-configuration test")
+        machine.wait_until_succeeds("journalctl IMMICH_BACKUP_EVENT=begins-anew | grep -q .")
         machine.wait_for_unit("immich-usb-backup.service")
+        machine.succeed("grep -q 'keep_deleted_days = 7' /etc/immich-usb-backup/config.toml")
+
+    with subtest("the set-up is as it should be, as far as the machine has one"):
+        said = machine.execute("immich-usb-backup doctor")[1]
+        for wrong in ("is missing", "is not installed", "is not enabled", "apt-get"):
+            assert wrong not in said, said
   '';
 }

@@ -46,15 +46,17 @@ let
     else if type ? element && type.element ? options then described (path ++ [ "<name>" ]) type.element.options else [ ];
 in
 {
-  inherit (machine) units;
+  inherit (machine) units warnings;
   inherit (c.services.immich-usb-backup) settings;
   check = (c.environment.etc."immich-usb-backup/config.toml".source or { text = ""; }).text;
-  etc = builtins.attrNames c.environment.etc;
+  etc = lib.mapAttrs (_: file: builtins.toString (if builtins.isAttrs file.source then file.source.name else file.source)) c.environment.etc;
+  # NixOS links those that systemd.packages bring, and the build ends where one is named here once more.
+  generators = builtins.attrNames c.systemd.generators;
+  agent = c.systemd.user.services.immich-usb-backup-agent.wantedBy or [ ];
   users = builtins.attrNames c.users.users;
   admins = c.users.groups.immich-usb-backup-admins.members or [ ];
   polkit = c.security.polkit.extraConfig;
   on = [ c.services.udisks2.enable c.security.polkit.enable ] ++ map (fs: fs == "exfat") c.boot.supportedFilesystems;
   packages = map (p: p.name) (c.services.udev.packages ++ c.services.dbus.packages ++ c.systemd.packages ++ c.systemd.tmpfiles.packages);
-  reloads = c.systemd.services.immich-usb-backup.reloadIfChanged or false;
   options = described [ ] machine.options.services.immich-usb-backup;
 }

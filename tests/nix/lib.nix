@@ -23,7 +23,7 @@ let
     else if hasType "override" v then map (mapAttrs (_: lib.mkOverride v.priority)) (pushDown v.content)
     else [ v ];
 
-  mkType = name: check: { inherit name check; merge = loc: ds:
+  mkType = name: check: { inherit name check; description = name; merge = loc: ds:
     if length ds == 1 || all (d: d.value == (head ds).value) (tail ds) then (head ds).value
     else throw "The option `${show loc}' has conflicting definition values."; };
   all = f: l: foldl' (a: x: a && f x) true l;
@@ -36,7 +36,7 @@ let
     ds = sort (a: b: a.order < b.order) (filter (d: d.prio == top) ds0);
     bad = filter (d: !type.check d.value) ds;
   in if ds == [ ] then (if type ? emptyValue then type.emptyValue else throw "The option `${show loc}' is used but not defined.")
-     else if bad != [ ] then throw "A definition for option `${show loc}' is not of type `${type.name}': ${show1 (head bad).value}"
+     else if bad != [ ] then throw "A definition for option `${show loc}' is not of type `${type.description or type.name}': ${show1 (head bad).value}"
      else type.merge loc ds;
   show1 = v: if isAttrs v then "{ ${toString (attrNames v)} }" else if isFunction v then "<function>" else builtins.toJSON v;
 
@@ -82,6 +82,7 @@ let
     mapAttrs' = f: s: listToAttrs (lib.mapAttrsToList f s);
     filterAttrs = p: s: listToAttrs (concatLists (map (n: if p n s.${n} then [ (lib.nameValuePair n s.${n}) ] else [ ]) (attrNames s)));
     concatMap = builtins.concatMap; concatMapStringsSep = s: f: l: concatStringsSep s (map f l); concatStrings = concatStringsSep "";
+    removeSuffix = x: s: if lib.hasSuffix x s then substring 0 (stringLength s - stringLength x) s else s;
     hasPrefix = p: s: substring 0 (stringLength p) s == p;
     hasSuffix = x: s: let n = stringLength s - stringLength x; in n >= 0 && substring n (-1) s == x;
     escapeShellArg = s: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString s)}'"; escapeShellArgs = lib.concatMapStringsSep " " lib.escapeShellArg;
@@ -102,12 +103,12 @@ let
       attrs = (mkType "attribute set" isAttrs) // { merge = _: ds: foldl' (a: d: a // d.value) { } ds; emptyValue = { }; };
       raw = mkType "raw value" (_: true); unspecified = t.anything;
       enum = vs: mkType "one of ${builtins.toJSON vs}" (v: elem v vs);
-      nullOr = e: (if e ? options then { inherit (e) options; } else { }) // { name = "null or ${e.name}"; check = v: v == null || e.check v; merge = loc: ds: if all (d: d.value == null) ds then null else e.merge loc ds; };
-      either = a: b: { name = "${a.name} or ${b.name}"; check = v: a.check v || b.check v; merge = loc: ds: (if all (d: a.check d.value) ds then a else b).merge loc ds; };
+      nullOr = e: (if e ? options then { inherit (e) options; } else { }) // { name = "null or ${e.description or e.name}"; check = v: v == null || e.check v; merge = loc: ds: if all (d: d.value == null) ds then null else e.merge loc ds; };
+      either = a: b: { name = "${a.description or a.name} or ${b.description or b.name}"; check = v: a.check v || b.check v; merge = loc: ds: (if all (d: a.check d.value) ds then a else b).merge loc ds; };
       oneOf = l: if length l == 1 then head l else t.either (head l) (t.oneOf (tail l));
-      listOf = e: { name = "list of ${e.name}"; check = isList; emptyValue = [ ];
+      listOf = e: { name = "list of ${e.description or e.name}"; check = isList; emptyValue = [ ];
         merge = loc: ds: map (v: sub (loc ++ [ "*" ]) e [ v ]) (concatLists (map (d: d.value) ds)); };
-      attrsOf = e: { name = "attribute set of ${e.name}"; element = e; check = isAttrs; emptyValue = { };
+      attrsOf = e: { name = "attribute set of ${e.description or e.name}"; element = e; check = isAttrs; emptyValue = { };
         merge = loc: ds: let flat = concatLists (map (d: pushDown d.value) ds); all' = mapAttrs (n: _: concatLists (map (discharge 100 1000) (map (d: d.${n}) (filter (d: d ? ${n}) flat)))) (foldl' (a: d: a // d) { } flat);
           in mapAttrs (n: d: mergeDefs (loc ++ [ n ]) e d) (lib.filterAttrs (_: d: d != [ ]) all'); };
       lazyAttrsOf = t.attrsOf;
@@ -120,12 +121,12 @@ let
       load = m: let
         f = if isPath m || isString m then import m else m;
         v = if isFunction f then f args else f;
-        whole = v ? options || v ? config || v ? imports || v ? freeformType;
+        whole = v ? options || v ? config || v ? freeformType;
         extra = attrNames (removeAttrs v [ "options" "config" "imports" "meta" "freeformType" "_file" "key" "_class" "disabledModules" ]);
       in concatLists (map load (v.imports or [ ])) ++ [ (
         if whole && extra != [ ] then throw "module has the unsupported attribute `${head extra}'"
         else if whole then { options = v.options or { }; config = v.config or { }; freeform = v.freeformType or null; }
-        else { options = { }; config = v; freeform = null; }) ];
+        else { options = { }; config = removeAttrs v [ "imports" ]; freeform = null; }) ];
       ms = concatLists (map load modules);
       opts = foldl' mergeOpts { } (map (m: m.options) ms);
       freeform = foldl' (a: m: if m.freeform != null then m.freeform else a) null ms;

@@ -5,7 +5,7 @@ let
   lib = import ./lib.nix; t = lib.types; o = lib.mkOption;
   drv = name: { type = "derivation"; inherit name; outPath = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-${name}"; meta.mainProgram = name; };
   json = { type = t.attrsOf t.anything; generate = name: v: let d = drv name; in d // { value = v; outPath = builtins.deepSeq v d.outPath; }; };
-  pkgs = lib.genAttrs [ "util-linux" "coreutils" "systemd" "udisks2" "bash" ] drv // {
+  pkgs = lib.genAttrs [ "util-linux" "coreutils" "findutils" "gnugrep" "gnused" "systemd" "udisks2" "bash" ] drv // {
     inherit lib; formats = { toml = _: json; json = _: json; yaml = _: json; };
     writeText = name: text: drv name // { inherit text; };
     runCommand = name: _: text: drv name // { inherit text; };
@@ -23,9 +23,13 @@ let
   list = k: l: lib.optionalString (l != [ ]) "${k}=${toString l}\n";
   render = sections: u: "[Unit]\n" + lib.optionalString (u.description != "") "Description=${u.description}\n"
     + list "After" u.after + list "Before" u.before + list "Wants" u.wants + list "Requires" u.requires + list "BindsTo" u.bindsTo + list "PartOf" u.partOf + list "OnFailure" u.onFailure + list "Documentation" u.documentation
-    + lines u.unitConfig + sections u + lib.optionalString (u.wantedBy ++ u.requiredBy != [ ]) ("\n[Install]\n" + list "WantedBy" u.wantedBy + list "RequiredBy" u.requiredBy);
-  svc = u: "\n[Service]\n" + lib.concatStrings (lib.mapAttrsToList (k: v: "Environment=\"${k}=${val v}\"\n") u.environment) + lines u.serviceConfig;
+    + list "X-Restart-Triggers" u.restartTriggers + list "X-Reload-Triggers" u.reloadTriggers + lines u.unitConfig + sections u + lib.optionalString (u.wantedBy ++ u.requiredBy != [ ]) ("\n[Install]\n" + list "WantedBy" u.wantedBy + list "RequiredBy" u.requiredBy);
+  path = u: lib.makeBinPath (u.path ++ [ pkgs.coreutils pkgs.findutils pkgs.gnugrep pkgs.gnused pkgs.systemd ]);
+  svc = u: "\n[Service]\n" + lib.concatStrings (lib.mapAttrsToList (k: v: "Environment=\"${k}=${val v}\"\n") (u.environment // { PATH = path u; }))
+    + (if u.reloadIfChanged then "X-ReloadIfChanged=true\n" else if !u.restartIfChanged then "X-RestartIfChanged=false\n" else "")
+    + lib.optionalString (!u.stopIfChanged) "X-StopIfChanged=false\n" + lines u.serviceConfig;
   tmr = u: "\n[Timer]\n" + lines u.timerConfig;
+  pth = u: "\n[Path]\n" + lines u.pathConfig;
   sck = u: "\n[Socket]\n" + lines u.socketConfig;
   e = lib.evalModules { specialArgs = { inherit pkgs; utils = { }; modulesPath = "/"; }; modules = [ module extra { options = {
     assertions = o { type = t.listOf t.raw; default = [ ]; }; warnings = strs;
@@ -44,12 +48,17 @@ let
     systemd.user.services = units { serviceConfig = o { type = sect; default = { }; }; environment = o { type = t.attrsOf atom; default = { }; }; path = o { type = t.listOf t.raw; default = [ ]; }; };
     systemd.packages = o { type = t.listOf t.package; default = [ ]; }; systemd.tmpfiles.rules = strs; systemd.tmpfiles.settings = o { type = t.attrs; default = { }; }; systemd.tmpfiles.packages = o { type = t.listOf t.package; default = [ ]; };
   }; } ]; };
+  # As nixos/modules/system/boot/systemd.nix warns.
+  warned = lib.mapAttrsToList (n: _: "${n}.service has both reloadIfChanged and reloadTriggers")
+    (lib.filterAttrs (_: u: u.reloadIfChanged && u.reloadTriggers != [ ]) checked.systemd.services);
   c = e.config; failed = builtins.filter (a: !a.assertion) c.assertions;
   checked = if failed != [ ] then throw "Failed assertions: ${lib.concatMapStringsSep "; " (a: a.message) failed}" else c;
 in {
   config = checked;
+  warnings = checked.warnings ++ warned;
   inherit (e) options;
   units = lib.mapAttrs' (n: u: lib.nameValuePair "${n}.service" (render svc u)) checked.systemd.services
     // lib.mapAttrs' (n: u: lib.nameValuePair "${n}.timer" (render tmr u)) checked.systemd.timers
+    // lib.mapAttrs' (n: u: lib.nameValuePair "${n}.path" (render pth u)) checked.systemd.paths
     // lib.mapAttrs' (n: u: lib.nameValuePair "${n}.socket" (render sck u)) checked.systemd.sockets;
 }

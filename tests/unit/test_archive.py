@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.fakes import Memory
 
+from immich_usb_backup.adapters import archive as packing
 from immich_usb_backup.adapters.archive import write_archive
 from immich_usb_backup.ports import ArchiveResult
 
@@ -66,6 +67,25 @@ def test_a_link_is_followed_and_a_loop_ends(folder: Path, tmp_path: Path) -> Non
     assert content[_name(folder / "link")] == b"o"
     assert len(content) == 4
     assert [path for path, _ in result.unreadable] == [os.fsencode(folder / "self")]
+
+
+def test_a_link_to_what_nix_has_built_is_not_followed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nixos-rebuild build` leaves one to a whole system, `result`. What is named itself is packed."""
+    monkeypatch.setattr(packing, "_NIX_STORE", tmp_path / "store")
+    for name in ("abc-system/sw", "def-source/sub"):
+        (tmp_path / "store" / name).mkdir(parents=True)
+        (tmp_path / "store" / name / "file").write_text("f")
+    (tmp_path / "store/abc-system/sw/large").write_text("l")
+    (folder / "result").symlink_to(tmp_path / "store/abc-system")
+    (folder / "one").symlink_to(tmp_path / "store/abc-system/sw/file")
+    (tmp_path / "store/def-source/inside").symlink_to("sub")
+    (tmp_path / "named").symlink_to(tmp_path / "store/def-source")
+    content, result, _ = _zip(folder, tmp_path / "named")
+    packed = {_name(folder / "one"), _name(tmp_path / "named/inside/file")}
+    assert content.keys() == {_name(folder / name) for name in ("a.nix", "b.nix", "sub/c.nix")} | packed
+    assert result.unreadable == ()
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,6 +387,30 @@ def test_a_program_that_is_missing_fails_or_hangs_is_an_answer(monkeypatch: pyte
     assert machine._run(["sleep", "60"]) == Ran(124, "", "it did not end")
 
 
+def test_on_nixos_rules_and_policies_are_in_their_places(whole: SetUp) -> None:
+    """The packages' folders `share`, linked together. (udev's rules are in /etc there, too.)"""
+    for name, folder in {
+        "polkit rule": "polkit-1/rules.d",
+        "polkit actions": "polkit-1/actions",
+        "D-Bus policy": "dbus-1/system.d",
+    }.items():
+        file, folders = system.PLACES[name]
+        (whole.root / folders[0].lstrip("/") / file).unlink()
+        whole.write(f"/run/current-system/sw/share/{folder}/{file}")
+    assert problems(whole) == {}
+
+
+def test_what_nixos_package_brings_along_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_STORE", f"{tmp_path}/store/")
+    for folder in ("store/abc-rsync/bin", "home/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "our-own-rsync").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/home/bin:/usr/bin")
+    assert machine._find("our-own-rsync") is None
+    monkeypatch.setenv("PATH", f"{tmp_path}/home/bin:{tmp_path}/store/abc-rsync/bin:/usr/bin")
+    assert machine._find("our-own-rsync") == f"{tmp_path}/store/abc-rsync/bin/our-own-rsync"
+
+
 def test_the_real_setpriv_looks_as_the_services_user_with_its_one_privilege(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

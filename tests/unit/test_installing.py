@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from immich_usb_backup.__main__ import main
 from immich_usb_backup.cli import install_system
 from immich_usb_backup.installing import machine, system
 from immich_usb_backup.installing.machine import CannotInstall, Machine
@@ -144,6 +145,17 @@ def test_the_command_needs_no_package_but_python() -> None:
         env={"PYTHONPATH": str(ROOT / "daemon")},
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--uninstall", "--purge"], ["--check"]])
+def test_on_nixos_the_module_is_named_and_nothing_is_changed(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "NIXOS", tmp_path)
+    assert main(["install-system", "--dry-run", *options]) == 69
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "services.immich-usb-backup.enable = true" in shown.err
 
 
 def test_purge_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

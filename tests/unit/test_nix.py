@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +22,7 @@ from pydantic import BaseModel
 from tests.support.needs import cannot_run
 
 from immich_usb_backup import config as configuration
+from immich_usb_backup.cli.check_config import CREDENTIAL
 from immich_usb_backup.config import Config
 from immich_usb_backup.policy.hidden_paths import drop_in
 
@@ -105,7 +108,28 @@ def test_enable_is_enough_where_immich_runs() -> None:
 def test_another_media_location_of_immich_is_found() -> None:
     found = _evaluated({"enable": True}, {**IMMICH, "mediaLocation": "/tank/photos"})
     assert found["settings"]["media_location"] == "/tank/photos"
-    assert "InaccessiblePaths=-/tank/photos\n" in found["units"]["immich-usb-backup-notifier.service"]
+    assert 'InaccessiblePaths="-/tank/photos"\n' in found["units"]["immich-usb-backup-notifier.service"]
+
+
+@pytest.mark.parametrize("name", ["notifier", "dump", "check@", "repair@", "schedule@", "remind"])
+def test_photos_are_hidden_from_every_unit_but_the_service(name: str) -> None:
+    units = _evaluated(EVERYTHING)["units"]
+    assert 'InaccessiblePaths="-/srv/photos"\n' in units[f"immich-usb-backup-{name}.service"]
+    assert 'InaccessiblePaths="-/mnt/Pictures"\n' in units[f"immich-usb-backup-{name}.service"]
+    assert "/srv/photos" not in units["immich-usb-backup.service"]
+
+
+def test_a_dump_is_made_as_immich_itself_reaches_its_database() -> None:
+    found = _evaluated({"enable": True}, {**IMMICH, "user": "photos", "database": {"user": "photos"}})
+    assert "User=photos\n" in found["units"]["immich-usb-backup-dump.service"]
+    assert "-postgresql/bin:" in found["units"]["immich-usb-backup-dump.service"]
+
+
+def test_a_database_that_wants_a_password_leaves_immichs_own_dumps() -> None:
+    """By TCP nobody is let in without one: ``pg_dump`` would make every backup partial."""
+    found = _evaluated({"enable": True}, {**IMMICH, "database": {"host": "127.0.0.1"}})
+    assert Config.model_validate(_without_null(found["settings"])).database.mode == "latest"
+    assert "User=" not in found["units"]["immich-usb-backup-dump.service"]
 
 
 def test_it_works_where_immich_runs_in_docker() -> None:
@@ -133,6 +157,30 @@ def test_what_the_daemon_needs_is_switched_on() -> None:
     assert found["packages"] == ["immich-usb-backup"] * 4
     assert found["polkit"] == (SYSTEMD / "50-immich-usb-backup.rules").read_text()
     assert found["users"] == ["immich-usb-backup", "immich-usb-backup-dump", "immich-usb-backup-notify"]
+    assert found["agent"] == ["graphical-session.target"]
+    assert "WantedBy=timers.target" in found["units"]["immich-usb-backup-remind.timer"]
+
+
+def test_the_generator_is_left_to_the_packages() -> None:
+    """NixOS links the generators of ``systemd.packages``, and a second link of that name ends the build."""
+    assert _evaluated({"enable": True})["generators"] == []
+
+
+def test_a_machine_without_immich_is_asked_where_it_is() -> None:
+    (warning,) = _evaluated({"enable": True})["warnings"]
+    assert warning.startswith(f"{OURS}.settings.media_location is not set")
+    assert _evaluated({"enable": True, "settings": {"media_location": "/var/lib/immich"}})["warnings"] == []
+
+
+def test_a_media_location_that_is_taken_away_is_refused() -> None:
+    done = _evaluation({"enable": True, "settings": {"media_location": None}}, IMMICH)
+    assert done.returncode != 0
+    assert f"{OURS}.settings.media_location is null" in done.stderr
+
+
+def test_a_rebuild_warns_of_nothing() -> None:
+    assert _evaluated({"enable": True}, IMMICH)["warnings"] == []
+    assert _evaluated(EVERYTHING, IMMICH)["warnings"] == []
 
 
 def test_nothing_is_set_where_it_is_not_enabled() -> None:
@@ -141,9 +189,16 @@ def test_nothing_is_set_where_it_is_not_enabled() -> None:
 
 
 def test_a_rebuild_reloads_and_does_not_restart() -> None:
-    found = _evaluated({"enable": True})
-    assert found["reloads"] is True
-    assert "kill -USR1 $MAINPID" in found["units"]["immich-usb-backup.service"]
+    unit = _evaluated({"enable": True})["units"]["immich-usb-backup.service"]
+    assert "X-ReloadIfChanged=true\n" in unit
+    assert "X-Restart-Triggers=/nix/store/" in unit  # changes with the configuration
+    assert "kill -USR1 $MAINPID" in unit
+
+
+@pytest.mark.parametrize("name", ["dump", "check@", "repair@", "schedule@", "remind"])
+def test_a_rebuild_stops_nothing_that_works_for_a_backup(name: str) -> None:
+    """switch-to-configuration stops and starts every changed unit that runs, unless it is told otherwise."""
+    assert "X-RestartIfChanged=false\n" in _evaluated({"enable": True})["units"][f"immich-usb-backup-{name}.service"]
 
 
 def test_folders_in_homes_are_opened_to_the_service_and_no_others() -> None:
@@ -159,9 +214,63 @@ def test_folders_in_homes_are_opened_to_the_service_and_no_others() -> None:
     assert sorted(opened) == drop_in(names).splitlines()[2:]
 
 
-def test_a_mistake_in_the_configuration_stops_the_build() -> None:
-    check = _evaluated({"enable": True})["check"]
-    assert re.match(r"\S+/bin/immich-usb-backup check-config --syntax-only \S+-immich-usb-backup.toml\n", check)
+def test_folders_that_the_units_need_are_not_hidden_from_them() -> None:
+    """Somebody's extra folder may be all of /var/lib, in which the notifier has its state."""
+    extra = {"a": "/var/lib", "b": "/nix", "c": "/etc/", "d": "/", "e": "/var/lib/docker", "f": "/mnt/x/"}
+    unit = _evaluated({"enable": True, "settings": {"extra": extra}})["units"]["immich-usb-backup-notifier.service"]
+    hidden = [line for line in unit.splitlines() if line.startswith("InaccessiblePaths=")]
+    assert hidden == ['InaccessiblePaths="-/var/lib/docker"', 'InaccessiblePaths="-/mnt/x/"']
+
+
+HOSTILE: Mapping[str, Any] = {
+    **EVERYTHING,
+    "mailPasswordFile": "/run/secrets/50% mail",
+    "settings": {
+        **EVERYTHING["settings"],
+        "media_location": '/srv/my "photos" $HOME %h',
+        "extra": {"x": "/mnt/a:b; c\\", "y": "/home/it's #1"},
+        "metrics": {"textfile": "/var/lib/node exporter%/x.prom"},
+    },
+}
+
+
+def test_paths_with_any_characters_are_one_word_in_the_units() -> None:
+    units = _evaluated(HOSTILE)["units"]
+    assert r'InaccessiblePaths="-/srv/my \"photos\" $HOME %%h"' in units["immich-usb-backup-notifier.service"]
+    assert r'InaccessiblePaths="-/mnt/a\:b; c\\"' in units["immich-usb-backup-notifier.service"]
+    assert "LoadCredential=smtp-password:/run/secrets/50%% mail\n" in units["immich-usb-backup-notifier.service"]
+    assert 'InaccessiblePaths="-/run/secrets/50%% mail"' in units["immich-usb-backup.service"]
+    assert 'ReadWritePaths="-/var/lib/node exporter%%"' in units["immich-usb-backup.service"]
+
+
+def _built(settings: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The derivation of the configuration, as a build runs it: the real program, and the file that the module writes."""
+    text = _evaluated({"enable": True, "settings": settings})["check"]
+    program, written = folder / "program", folder / "written.toml"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m immich_usb_backup "$@"\n')
+    program.chmod(0o755)
+    written.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    text = re.sub(r"\S+/bin/immich-usb-backup", str(program), text)
+    text = re.sub(r"/nix/store/\S+-immich-usb-backup.toml", str(written), text)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "daemon"), "out": str(folder / "out")}
+    # As stdenv: no home, the first failure ends it.
+    environment["HOME"] = "/homeless-shelter"
+    return subprocess.run(
+        ["bash", "-e", "-c", text], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_mistake_in_the_configuration_stops_the_build(tmp_path: Path) -> None:
+    done = _built({"keep_deleted_day": 7}, tmp_path)
+    assert done.returncode != 0
+    assert "did you mean keep_deleted_days?" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_that_exist_on_the_machine_only_do_not_stop_the_build(tmp_path: Path) -> None:
+    done = _built({"media_location": "/not/here/when/it/is/built"}, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out").read_text() == (tmp_path / "written.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -174,13 +283,41 @@ def test_a_mistake_in_the_configuration_stops_the_build() -> None:
         ({"settings": {"database": {"mode": "command"}}}, f"{OURS}.settings.database.command"),
         ({"settings": {"database": {"mode": "immich-api"}}}, f"{OURS}.immichApiKeyFile"),
         ({"settings": {"mail": {"host": "localhost"}}}, f"{OURS}.settings.mail.to"),
-        ({"mailPasswordFile": "/nix/store/abc-password"}, f"{OURS}.mailPasswordFile"),
+        ({"mailPasswordFile": "/nix/store/abc-password"}, f"{OURS}.mailPasswordFile must name a file outside of"),
+        ({"pingUrlFile": "hunter2"}, f"{OURS}.pingUrlFile must name a file outside of"),
+        ({"pushUrlsFile": "/run/a\nExecStartPre=x"}, f"{OURS}.pushUrlsFile must name a file outside of"),
+        (
+            {"settings": {"mail": {"password_file": "/nix/store/abc-password"}}},
+            f"{OURS}.settings.mail.password_file is in the Nix store",
+        ),
+        ({"settings": {"ping": {"url_file": "/nix/store/abc"}}}, f"{OURS}.settings.ping.url_file is in the Nix store"),
+        ({"settings": {"extra": {"x": "/a\nb"}}}, "settings.extra.x"),
+        ({"settings": {"metrics": {"textfile": "/x.prom"}}}, f"{OURS}.settings.metrics.textfile"),
     ],
 )
 def test_what_is_wrong_is_refused_with_the_options_whole_name(settings: Mapping[str, Any], said: str) -> None:
     done = _evaluation({"enable": True, **settings})
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_a_secret_itself_is_not_shown_where_it_is_refused() -> None:
+    assert "hunter2" not in _evaluation({"enable": True, "mailPasswordFile": "hunter2"}).stderr
+
+
+def test_a_path_that_would_be_copied_into_the_store_is_refused_with_a_way_out() -> None:
+    settings = "{ enable = true; mailPasswordFile = ./README.md; }"
+    done = _nix("--eval", "--strict", "-E", f"(import ./tests/nix/evaluate.nix {{ settings = {settings}; }}).units")
+    assert done.returncode != 0
+    assert f"{OURS}.mailPasswordFile must name a file outside of the Nix store" in done.stderr
+    assert '"/run/secrets/...' in done.stderr
+
+
+def test_the_commands_find_the_secrets_where_they_look_for_them() -> None:
+    """``doctor`` and ``check-config`` look in /etc/immich-usb-backup."""
+    etc = _evaluated(EVERYTHING)["etc"]
+    assert etc[str(CREDENTIAL).removeprefix("/etc/")] == "/run/secrets/mail"
+    assert len(etc) == 6
 
 
 # Options --------------------------------------------------------------------------------------------------
@@ -207,6 +344,71 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_every_option_of_the_configuration_is_an_option_of_the_module() -> None:
     paths = {option["path"] for option in _evaluated({"enable": True})["options"]}
     assert {f"settings.{path}" for path in _known(Config)} <= paths
+
+
+ALL_SETTINGS: Mapping[str, Any] = {
+    "media_location": "/srv/photos",
+    "config_files": ["/etc/nixos"],
+    "keep_config_files": 5,
+    "keep_deleted_days": 0,
+    "extra": {"pictures": "/mnt/Pictures"},
+    "exclude": {"pictures": ["*.tmp"]},
+    "deletions": {"hold_percent": 0, "hold_files": 0},
+    "disk": {"Blue": {"mode": "full", "due_days": 0, "schedule": "daily 03:00"}},
+    "freshness": {"due_days": 0, "remind": False},
+    "database": {
+        "dumps": "/srv/dumps",
+        "keep": 1,
+        "warn_after_hours": 0,
+        "mode": "command",
+        "fresh_minutes": 1,
+        "url": "postgresql:///photos",
+        "password_file": "/run/secrets/database",
+        "api_url": "http://localhost:2283",
+        "api_key_file": "/run/secrets/key",
+        "command": ["/run/current-system/sw/bin/true", "$HOME %h"],
+    },
+    "disks": {
+        "transports": ["usb", "mmc", "loop"],
+        "trust": "enrolled",
+        "automounter_grace_seconds": 0,
+        "power_off": True,
+        "check_file_system": "never",
+        "walk_after_days": 0,
+        "reserve_megabytes": 0,
+        "on_battery": "skip",
+    },
+    "verification": {"read_back": False, "minutes": "unlimited", "again_after_days": 0},
+    "mail": {
+        "host": "localhost",
+        "port": 25,
+        "security": "none",
+        "username": "me",
+        "password_file": "/run/secrets/mail",
+        "ca_file": "/etc/ssl/certs/mine.pem",
+        "from": "me@example.org",
+        "to": ["me@example.org"],
+        "on": ["ok", "partial", "failed", "interrupted"],
+    },
+    "ping": {"url_file": "/run/secrets/ping"},
+    "push": {"urls_file": "/run/secrets/push", "on": ["failed"]},
+    "metrics": {"textfile": "/var/lib/node-exporter/x.prom"},
+    "desktop": {"on": ["failed"], "progress": False, "group": "wheel"},
+    "logging": {"level": "debug"},
+}
+
+
+def test_the_module_takes_every_option_as_the_program_does() -> None:
+    found = _evaluated({"enable": True, "settings": ALL_SETTINGS}, IMMICH)["settings"]
+    kept = _without_null(found)
+    assert kept == ALL_SETTINGS
+    Config.model_validate(kept)
+    left_out = {path for path in _known(Config) if not _is_set(kept, path.replace("<name>", "Blue").split("."))}
+    assert left_out == {"ping.url"}  # goes with no url_file
+
+
+def _is_set(value: Any, path: list[str]) -> bool:
+    return not path or (path[0] in value and _is_set(value[path[0]], path[1:]))
 
 
 def test_the_module_knows_no_option_that_the_configuration_does_not() -> None:
@@ -241,6 +443,52 @@ def test_the_page_of_options_is_fresh() -> None:
     _same(OPTIONS_PAGE, page)
 
 
+# Package and flake ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def packaged() -> Any:
+    done = _nix("--eval", "--strict", "--json", "-E", "import ./tests/nix/package.nix")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {re.split("[<>=]", one)[0] for one in requirements}
+
+
+def test_the_package_has_the_version_and_the_dependencies_of_the_project(
+    packaged: Any, project: dict[str, Any]
+) -> None:
+    known, package = project["project"], packaged["plain"]
+    assert (package["pname"], package["version"]) == (known["name"], known["version"])
+    assert set(package["dependencies"]) == _names(known["dependencies"])
+    assert set(packaged["push"]) == _names(known["dependencies"] + known["optional-dependencies"]["push"])
+    assert set(package["build-system"]) == _names(project["build-system"]["requires"])
+    assert package["meta"]["mainProgram"] in known["scripts"]
+
+
+def test_the_package_is_built_from_all_that_a_wheel_is_made_of(packaged: Any, project: dict[str, Any]) -> None:
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = [*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml"]
+    sources = [Path(one) for one in packaged["plain"]["src"]]
+    assert all(source.exists() for source in sources)
+    assert [one for one in wanted if not any((ROOT / one).is_relative_to(source) for source in sources)] == []
+
+
+def test_the_flake_has_package_module_and_checks_for_each_system(packaged: Any) -> None:
+    systems = {"x86_64-linux", "aarch64-linux"}
+    assert packaged["module"] == str(ROOT / "nixos-module.nix")
+    assert packaged["packages"] == dict.fromkeys(systems, str(ROOT / "package.nix"))
+    assert set(packaged["checks"]) == systems
+    assert packaged["checks"]["aarch64-linux"]["plug-in"] == str(ROOT / "nixos/tests/plug-in.nix")
+
+
 # Units ----------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +508,7 @@ def _same(path: Path, text: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("settings", [{"enable": True}, EVERYTHING])
+@pytest.mark.parametrize("settings", [{"enable": True}, EVERYTHING, HOSTILE])
 def test_systemd_takes_the_units_with_what_the_module_adds(settings: Mapping[str, Any], tmp_path: Path) -> None:
     for source in SYSTEMD.glob("immich-usb-backup*.*"):
         if source.suffix in {".service", ".path", ".timer"}:
@@ -295,4 +543,14 @@ def test_the_rule_runs_no_program_by_a_path_that_nixos_refuses() -> None:
 
 
 def test_the_configurations_path_is_the_one_that_the_program_reads() -> None:
-    assert _evaluated({"enable": True})["etc"] == [str(configuration.DEFAULT_PATH).removeprefix("/etc/")]
+    assert list(_evaluated({"enable": True})["etc"]) == [str(configuration.DEFAULT_PATH).removeprefix("/etc/")]
+
+
+def test_the_test_in_a_virtual_machine_can_be_evaluated_and_its_script_compiles() -> None:
+    done = _nix("--eval", "--strict", "--json", "-E", "import ./tests/nix/vm.nix")
+    assert done.returncode == 0, done.stderr
+    test = json.loads(done.stdout)
+    Config.model_validate(_without_null(test["settings"]))
+    changed = test["changed"]["services"]["immich-usb-backup"]["settings"]
+    Config.model_validate(_without_null({**test["settings"], **changed}))
+    compile(test["testScript"], "testScript", "exec")

@@ -19,11 +19,12 @@ _FILES_AT_MOST = 100_000
 _ZIP_EARLIEST = (1980, 1, 1, 0, 0, 0)
 _ZIP_LATEST = (2107, 12, 31, 23, 59, 58)
 _LATEST_SECONDS = 1 << 33
+_NIX_STORE = Path("/nix/store")
 
 
 def write_archive(paths: Iterable[Path], sink: Sink) -> ArchiveResult:
     """Zip files and folders under their absolute paths without the first ``/``, and a readme. Links are followed, each
-    folder once.
+    folder once; but not one to a folder that Nix has built, such as ``result``: that may be a whole system.
 
     What cannot be read is left out and named. Raises what ``sink`` raises.
     """
@@ -49,7 +50,7 @@ def _walk(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
         path = waiting.pop()
         try:
             facts = path.stat()
-            children = sorted(path.iterdir(), reverse=True) if stat.S_ISDIR(facts.st_mode) else None
+            children = sorted(_children(path), reverse=True) if stat.S_ISDIR(facts.st_mode) else None
         except OSError as error:
             yield path, error.strerror or "cannot be read"
             continue
@@ -64,6 +65,21 @@ def _walk(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
             yield path, f"there are more than {_FILES_AT_MOST} files"
             return
         yield path, "" if stat.S_ISREG(facts.st_mode) else "it is no plain file"
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    """Raises ``OSError``."""
+    here = _nix_object(folder)
+    for path in folder.iterdir():
+        built = _nix_object(path) if path.is_symlink() else ""
+        if built in {"", here} or not path.is_dir():
+            yield path
+
+
+def _nix_object(path: Path) -> str:
+    """Its name in Nix' store, where it leads there."""
+    real = Path(os.path.realpath(path))
+    return real.relative_to(_NIX_STORE).parts[0] if _NIX_STORE in real.parents else ""
 
 
 def _add(archive: zipfile.ZipFile, path: Path) -> str:

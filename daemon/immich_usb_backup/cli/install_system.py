@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.installing.machine import CannotInstall, Machine
+from immich_usb_backup.installing.machine import CannotInstall, Machine, refuse_on_nixos
 from immich_usb_backup.installing.system import System, stage
 
 _NO_PERMISSION = 77
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _do(system: System, arguments: argparse.Namespace) -> int:
+    refuse_on_nixos()
     if arguments.uninstall:
         return system.uninstall(purge=arguments.purge)
     code = _checked(system, go_on=arguments.dry_run)

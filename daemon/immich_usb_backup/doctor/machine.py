@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,7 @@ from immich_usb_backup.adapters.power import MachinePower
 _SECONDS = 10.0
 _PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
 """Also what an ordinary user does not have in the PATH."""
+_STORE = "/nix/store/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,12 @@ class Ran:
 
 
 def _find(program: str) -> str | None:
-    return shutil.which(program, path=_PROGRAM_PATH)
+    return shutil.which(program, path=":".join([_PROGRAM_PATH, *_brought_along()]))
+
+
+def _brought_along() -> Iterator[str]:
+    """What NixOS's package puts before the PATH: rsync and so on, for the service as for this command."""
+    yield from (folder for folder in os.environ.get("PATH", "").split(":") if folder.startswith(_STORE))
 
 
 def _run(command: Sequence[str]) -> Ran | None:

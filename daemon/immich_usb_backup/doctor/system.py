@@ -32,6 +32,7 @@ ON_DEMAND = (
 """Units that others start."""
 _SHOWN = "Id,LoadState,ActiveState,UnitFileState,Result"
 
+_NIXOS = "/run/current-system/sw/share"
 PLACES = {
     "udev rule": (
         "90-immich-usb-backup.rules",
@@ -39,15 +40,24 @@ PLACES = {
     ),
     "polkit rule": (
         "50-immich-usb-backup.rules",
-        ("/etc/polkit-1/rules.d", "/usr/local/share/polkit-1/rules.d", "/usr/share/polkit-1/rules.d"),
+        (
+            *("/etc/polkit-1/rules.d", "/usr/local/share/polkit-1/rules.d", "/usr/share/polkit-1/rules.d"),
+            f"{_NIXOS}/polkit-1/rules.d",
+        ),
     ),
     "polkit actions": (
         "io.github.immich_usb_backup1.policy",
-        ("/usr/share/polkit-1/actions", "/usr/local/share/polkit-1/actions", "/etc/polkit-1/actions"),
+        (
+            *("/usr/share/polkit-1/actions", "/usr/local/share/polkit-1/actions", "/etc/polkit-1/actions"),
+            f"{_NIXOS}/polkit-1/actions",
+        ),
     ),
     "D-Bus policy": (
         "io.github.immich_usb_backup1.conf",
-        ("/etc/dbus-1/system.d", "/usr/share/dbus-1/system.d", "/usr/local/share/dbus-1/system.d"),
+        (
+            *("/etc/dbus-1/system.d", "/usr/share/dbus-1/system.d", "/usr/local/share/dbus-1/system.d"),
+            f"{_NIXOS}/dbus-1/system.d",
+        ),
     ),
 }
 

@@ -12,6 +12,8 @@ from immich_usb_backup.errors import BackupError
 from immich_usb_backup.exit_codes import ExitCode
 
 DAEMON = "immich-usb-backup.service"
+NIXOS = Path("/etc/NIXOS")
+"""A file that is on every NixOS, and nowhere else."""
 _SECONDS = 120.0
 _UDISKS = "/usr/share/dbus-1/system-services/org.freedesktop.UDisks2.service"
 
@@ -79,6 +81,14 @@ def command_output(command: Sequence[str], *, check: bool) -> str:
         said = (done.stderr or done.stdout).strip()
         raise CannotInstall(ExitCode.UNAVAILABLE, f"{' '.join(command)} failed ({done.returncode}): {said}")
     return done.stdout
+
+
+def refuse_on_nixos() -> None:
+    """Raises ``CannotInstall`` there: its next rebuild would undo half of it, and its package has nothing to install from."""
+    if NIXOS.exists():
+        hint = "services.immich-usb-backup.enable = true; and a rebuild. See docs/how-to/nixos.md"
+        text = "This is NixOS, where its configuration says what is installed. Nothing was changed."
+        raise CannotInstall(ExitCode.UNAVAILABLE, text, hint=hint)
 
 
 def running_backup() -> str:

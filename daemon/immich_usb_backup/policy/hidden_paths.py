@@ -25,6 +25,7 @@ SECRETS = (
     *("/etc/letsencrypt", "/etc/wireguard", "/etc/NetworkManager/system-connections", "/etc/cryptsetup-keys.d"),
     *("/etc/credstore", "/etc/credstore.encrypted", "/var/lib/systemd/credential.secret", "/var/lib/acme"),
     *("/run/credentials", "/run/keys", "/run/secrets", "/run/secrets.d", "/run/agenix", "/run/agenix.d"),
+    "/var/lib/sops-nix",
 )
 """Hidden unless the configuration names them, or something in them."""
 
