@@ -19,6 +19,7 @@ OPENED = "/home/walls/opened"
 BESIDE = "/home/walls/beside"
 OTHER_DISK = "/mnt/walls"
 NOTIFIER_STATE = "/var/lib/immich-usb-backup-notifier"
+DUMPS = "/var/lib/immich-usb-backup-dumps"
 BUS = "/run/dbus/system_bus_socket"
 
 PREPARE = f"""
@@ -26,7 +27,7 @@ mkdir -p {PLACE} {OPENED} {BESIDE} /root/walls {OTHER_DISK} {MEDIA}/walls {MEDIA
 install -d -o immich-usb-backup -g immich-usb-backup-notify -m 2770 {STATE}/outbox
 touch {STATE}/outbox/.walls
 install -d -o immich-usb-backup-notify -g immich-usb-backup-notify -m 700 {NOTIFIER_STATE}; mkdir -p {NOTIFIER_STATE}/walls
-mkdir -p {STATE}/dumps
+install -d -o immich-usb-backup-dump -g immich-usb-backup-dump -m 700 {DUMPS}
 for file in {OPENED}/it {BESIDE}/it /root/walls/it {MEDIA}/walls/it; do echo content > $file; chmod 644 $file; done
 chmod 755 /home/walls {OPENED}
 chmod 1777 {BESIDE} {MEDIA}/walls
@@ -73,7 +74,7 @@ UNITS = (
         *(*_NET, f"write {STATE}/outbox", f"list {NOTIFIER_STATE}", f"read {SETTINGS}/config.toml"),
         scratch=f"{STATE}/outbox",
     ),
-    _unit("-dump", *_NET, f"write {STATE}/dumps", f"read {SETTINGS}/config.toml", scratch=f"{STATE}/dumps"),
+    _unit("-dump", *_NET, f"write {DUMPS}", f"read {SETTINGS}/config.toml", scratch=DUMPS),
     _unit("-remind", f"write {STATE}", f"write {STATE}/outbox", f"read {SETTINGS}/config.toml", scratch=STATE),
     _unit("-check@", f"read {SETTINGS}/config.toml", instance="walls"),
     _unit("-repair@", f"read {SETTINGS}/config.toml", instance="walls"),
@@ -90,7 +91,7 @@ def asked(*, scratch: str, process: int, devices: tuple[str, ...]) -> Mapping[st
     return {
         "write": [
             *(f"{MEDIA}/upload", f"{MEDIA}/walls", OPENED, BESIDE, "/home", "/root", "/etc", "/usr", OTHER_DISK),
-            *(STATE, f"{STATE}/outbox", f"{STATE}/dumps"),
+            *(STATE, f"{STATE}/outbox", DUMPS),
         ],
         "read": [
             *(

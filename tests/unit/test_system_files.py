@@ -172,6 +172,14 @@ def test_the_daemon_is_supervised() -> None:
     assert {name: unit[name] for name in expected} == {name: [value] for name, value in expected.items()}
 
 
+def test_no_units_folder_lies_in_one_that_another_user_owns() -> None:
+    """systemd 253 and later gives a unit's folder to its user, with all that is in it, through a link that lies there."""
+    units = [found for found in map(directives, LIMITS) if "StateDirectory" in found and "User" in found]
+    owners = {name: found["User"] for found in units for name in found["StateDirectory"][0].split()}
+    within = {name: str(parent) for name in owners for parent in Path(name).parents if str(parent) in owners}
+    assert [name for name, parent in within.items() if owners[name] != owners[parent]] == []
+
+
 def test_the_notifier_has_no_capability_and_a_user_of_its_own() -> None:
     unit = directives(NOTIFIER)
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
