@@ -339,11 +339,12 @@ ALLOWED_FOR_EXFAT = {
     f"{UDISKS}.filesystem-mount",
     f"{UDISKS}.filesystem-mount-other-seat",
     f"{UDISKS}.filesystem-mount-system",
-}
-ALLOWED = {
     f"{UDISKS}.filesystem-unmount-others",
-    f"{UDISKS}.power-off-drive",
-    f"{UDISKS}.power-off-drive-other-seat",
+}
+ALLOWED_FOR_REMOVABLE = {f"{UDISKS}.power-off-drive", f"{UDISKS}.power-off-drive-other-seat"}
+USB_STICK = {"id.type": "exfat", "drive.removable": "true"}
+ALLOWED = {
+    *(ALLOWED_FOR_EXFAT | ALLOWED_FOR_REMOVABLE),
     f"{LOGIN}.inhibit-block-shutdown",
     f"{LOGIN}.inhibit-block-sleep",
 }
@@ -388,14 +389,22 @@ def polkit_says(questions: list[tuple[str, str, dict[str, str]]]) -> list[str | 
 
 @needs_node
 def test_polkit_allows_the_daemon_what_it_needs() -> None:
-    questions = [("immich-usb-backup", action, {"id.type": "exfat"}) for action in sorted(ALLOWED | ALLOWED_FOR_EXFAT)]
+    questions = [("immich-usb-backup", action, USB_STICK) for action in sorted(ALLOWED)]
     assert set(polkit_says(questions)) == {"yes"}
 
 
 @needs_node
-def test_polkit_lets_the_daemon_mount_nothing_but_exfat() -> None:
-    details: list[dict[str, str]] = [{"id.type": "ext4"}, {"id.type": "vfat"}, {"id.type": ""}, {}]
+def test_polkit_lets_the_daemon_mount_and_unmount_nothing_but_exfat() -> None:
+    kinds: list[dict[str, str]] = [{"id.type": "ext4"}, {"id.type": "vfat"}, {"id.type": ""}, {}]
+    details = [{"drive.removable": "true", **kind} for kind in kinds]
     questions = [("immich-usb-backup", action, detail) for action in sorted(ALLOWED_FOR_EXFAT) for detail in details]
+    assert set(polkit_says(questions)) == {None}
+
+
+@needs_node
+def test_polkit_lets_the_daemon_switch_off_nothing_that_is_built_in() -> None:
+    details: list[dict[str, str]] = [{"id.type": "exfat"}, {"id.type": "exfat", "drive.removable": "false"}]
+    questions = [("immich-usb-backup", action, one) for action in sorted(ALLOWED_FOR_REMOVABLE) for one in details]
     assert set(polkit_says(questions)) == {None}
 
 
@@ -408,14 +417,13 @@ def test_polkit_lets_the_group_do_everything_with_the_service_and_nothing_else()
     }
     others = [
         *ALLOWED,
-        *ALLOWED_FOR_EXFAT,
         *REFUSED,
         f"x{ours[0]}",
         f"{ours[0]}x",
         ours[0].replace(".", "x"),
         "toString",
     ]
-    assert set(polkit_says([("bob", action, {"id.type": "exfat"}) for action in others])) == {None}
+    assert set(polkit_says([("bob", action, USB_STICK) for action in others])) == {None}
 
 
 def test_the_daemons_own_actions_are_described() -> None:
@@ -432,7 +440,7 @@ def test_the_daemons_own_actions_are_described() -> None:
 
 @needs_node
 def test_polkit_allows_the_daemon_nothing_else() -> None:
-    questions = [("immich-usb-backup", action, {"id.type": "exfat"}) for action in sorted(REFUSED)]
+    questions = [("immich-usb-backup", action, USB_STICK) for action in sorted(REFUSED)]
     assert set(polkit_says(questions)) == {None}
 
 
@@ -485,8 +493,8 @@ def test_polkit_lets_the_daemon_do_nothing_else_with_the_checks(verb: str) -> No
 @needs_node
 def test_polkit_changes_nothing_for_anybody_else() -> None:
     users = ("immich-usb-backup-notify", "immich", "root", "alice", "immich-usb-backup ", "")
-    actions = sorted(ALLOWED | ALLOWED_FOR_EXFAT | REFUSED)
-    questions = [(user, action, {"id.type": "exfat"}) for user in users for action in actions]
+    actions = sorted(ALLOWED | REFUSED)
+    questions = [(user, action, USB_STICK) for user in users for action in actions]
     assert set(polkit_says(questions)) == {None}
 
 
@@ -497,7 +505,7 @@ def test_the_actions_exist(policy: str, prefix: str) -> None:
     if not path.exists():
         pytest.skip(f"{path} is not installed")
     known = {action.get("id") for action in ElementTree.parse(path).iter("action")}
-    assert {action for action in ALLOWED | ALLOWED_FOR_EXFAT if action.startswith(prefix)} <= known
+    assert {action for action in ALLOWED if action.startswith(prefix)} <= known
 
 
 # D-Bus ----------------------------------------------------------------------------------------------------
