@@ -37,7 +37,7 @@ STATE = "/var/lib/immich-usb-backup"
 BUS_NAME = "io.github.immich_usb_backup1"
 
 PROPERTY = re.compile(r"(?P<name>[A-Za-z]+)=(?P<value>.*)")
-DROPPED_CALLS = "~@privileged @resources @keyring @setuid"
+DROPPED_CALLS = "~@privileged @resources @keyring @setuid @aio"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -145,6 +145,15 @@ def test_the_daemon_can_write_nowhere_but_to_disks_and_its_state() -> None:
 def test_the_daemon_cannot_open_files_behind_the_sandbox() -> None:
     """open_by_handle_at needs nothing but CAP_DAC_READ_SEARCH; it is one of @privileged."""
     assert directives(DAEMON)["SystemCallFilter"] == ["@system-service", DROPPED_CALLS]
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", LIMITS)
+def test_no_unit_can_make_sockets_past_its_filter(unit: str) -> None:
+    """io_uring does what it is told without system calls, so no filter sees it."""
+    _, dropped = directives(unit)["SystemCallFilter"]
+    calls = run("systemd-analyze", "syscall-filter", *dropped.removeprefix("~").split()).stdout.split()
+    assert {"io_uring_setup", "open_by_handle_at"} <= set(calls)
 
 
 def test_the_daemon_sees_mounts_that_come_later() -> None:
