@@ -126,6 +126,13 @@ def test_the_daemon_has_no_network() -> None:
     assert "IPAddressAllow" not in unit
 
 
+def test_the_daemon_reaches_nobody_who_would_use_the_network_for_it() -> None:
+    """Its capability opens folders, and sockets in them may be open to everybody, as those of a mail server are."""
+    hidden = set(" ".join(directives(DAEMON)["InaccessiblePaths"]).split())
+    assert {"-/run/systemd/resolve", "-/run/nscd", "-/run/avahi-daemon", "-/var/spool/postfix"} <= hidden
+    assert {"-/run/docker.sock", "-/run/containerd", "-/run/podman"} <= hidden
+
+
 def test_the_daemon_has_exactly_one_capability() -> None:
     unit = directives(DAEMON)
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ["CAP_DAC_READ_SEARCH"]

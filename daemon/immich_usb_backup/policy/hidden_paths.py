@@ -17,8 +17,13 @@ NEVER = (
     *("/etc/immich-usb-backup/smtp-password", "/etc/immich-usb-backup/immich-api-key"),
     *("/etc/immich-usb-backup/database-password", "/etc/immich-usb-backup/ping-url"),
     *("/etc/immich-usb-backup/push-urls", "/var/lib/immich-usb-backup-notifier"),
+    *("/var/backups/shadow.bak", "/var/backups/gshadow.bak"),
+    *("/run/systemd/resolve", "/run/nscd", "/run/avahi-daemon", "/var/spool/postfix"),
+    *("/run/docker.sock", "/run/docker", "/run/containerd", "/run/podman", "/run/crio", "/run/libvirt"),
+    *("/sys/kernel/debug", "/sys/kernel/tracing"),
 )
-"""Hidden whatever the configuration says."""
+"""Hidden whatever the configuration says: passwords, our own secrets, programs that would reach the network for us (the
+capability opens their folders, and some of their sockets are open to everybody), and what the kernel shows to root."""
 
 SECRETS = (
     *("/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssl/private"),
