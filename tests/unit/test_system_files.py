@@ -546,8 +546,10 @@ def test_everybody_may_call_and_listen_and_the_daemon_asks_polkit() -> None:
         *((f"{BUS_NAME}.{name}", None) for name in ("Manager", "Disk", "Run")),
         *((f"org.freedesktop.DBus.{name}", None) for name in standard),
     }
-    assert all(rule.get("send_destination") == BUS_NAME for rule in policy.iter("allow") if rule.get("send_interface"))
-    assert not list(policy.iter("deny"))
+    default = [rule for section in policy.findall("policy[@context='default']") for rule in section.iter("allow")]
+    assert all(rule.get("send_destination") == BUS_NAME for rule in default if rule.get("send_interface"))
+    denials = {(section.get("user"), rule.get("send_type")) for section in policy for rule in section.iter("deny")}
+    assert denials == {("immich-usb-backup", "method_call")}, "by destination, signals would be kept from the daemon"
 
 
 # Configuration --------------------------------------------------------------------------------------------
