@@ -24,6 +24,7 @@ from immich_usb_backup.installing.places import MANUALS, SystemFile, system_file
 SETTINGS = Path("/etc/immich-usb-backup")
 CONFIG = SETTINGS / "config.toml"
 STATE = Path("/var/lib/immich-usb-backup")
+_OTHER_STATES = tuple(STATE.with_name(f"{STATE.name}-{name}") for name in ("notifier", "dumps"))
 USERS = ("immich-usb-backup", "immich-usb-backup-notify", "immich-usb-backup-dump")
 ADMINS = "immich-usb-backup-admins"
 OUTBOX, MAILER = "immich-usb-backup-notifier.path", "immich-usb-backup-notifier.service"
@@ -156,14 +157,15 @@ class System:
         if purge:
             self._purge()
         else:
-            kept = f"{SETTINGS}, {STATE}, {STATE}-notifier and the users {' '.join(USERS)}"
+            others = ", ".join(map(str, _OTHER_STATES))
+            kept = f"{SETTINGS}, {STATE}, {others} and the users {' '.join(USERS)}"
             machine.say(f"Kept: {kept}. Remove them with --uninstall --purge")
         machine.say("Done. The backups on your disks are untouched.")
         return ExitCode.OK
 
     def _purge(self) -> None:
         stamps = Path("/var/lib/systemd/timers").glob("stamp-immich-usb-backup-*")
-        for path in (SETTINGS, STATE, STATE.with_name(f"{STATE.name}-notifier"), *stamps):
+        for path in (SETTINGS, STATE, *_OTHER_STATES, *stamps):
             self.machine.remove(path)
         for user in filter(_has_user, USERS):
             self.machine.run(f"Removing the user {user}", "userdel", user)
