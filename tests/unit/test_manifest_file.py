@@ -47,7 +47,9 @@ EXAMPLE = [
         b"library/anna/Paris: Mai",
         b"library/anna/" + _stored(b"Paris: Mai"),
         [
-            Known(b"12:30.jpg", _stored(b"12:30.jpg"), 2481733, 1715337000120000000, 0, sha1(b"a").digest(), 1764000000),
+            Known(
+                b"12:30.jpg", _stored(b"12:30.jpg"), 2481733, 1715337000120000000, 0, sha1(b"a").digest(), 1764000000
+            ),
             Known(b"best", b"", 0, 0, link=b"../../best-of"),
             Known(
                 "café.jpg".encode(),
