@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import immich_schema, postgres
+from tests.support import immich_schema, postgres, samples
+from tests.support.spare_machine import SpareMachine
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs/how-to"
 PAGE = (HOW_TO / "fresh-dumps.md").read_text()
@@ -72,3 +73,23 @@ def test_the_line_for_pg_dumpall_brings_every_row_back_and_complains_as_the_page
     errors = [line.partition("ERROR:  ")[2] for line in done.stderr.splitlines() if "ERROR:" in line]
     assert errors == ["current user cannot be dropped", 'role "postgres" already exists']
     assert all(f"`{error}`" in BY_HAND for error in errors)
+
+
+# docs/how-to/restore.md -----------------------------------------------------------------------------------
+
+
+def test_the_page_on_restoring_brings_files_and_database_back(postgres_server: postgres.Server, tmp_path: Path) -> None:
+    """All of it in one shell, from the program to Immich's start."""
+    server = postgres_server
+    media = samples.make_media_location(tmp_path / "server", photos=4)
+    for dump in (media.path / "backups").glob("*.gz"):
+        dump.unlink()
+    samples.real_dump(media.path / "backups", location=media)
+    machine = SpareMachine(tmp_path, media)
+    target = server.database("immich")
+    inside = {"PGHOST": str(server.cluster.socket), "POSTGRES_DB": target, "POSTGRES_USER": "postgres"}
+    steps = ("mount -o ro", "--only config", "--dry-run", "docker compose create", "--docker", "docker compose up")
+    machine.types(*steps, environment=postgres.put_docker(tmp_path, inside))
+    rows = "\n".join(server.content(target)["asset"])
+    assert all(photo.path in rows for photo in media.photos)
+    assert all((machine.new / photo.path).is_file() for photo in media.photos)
