@@ -42,8 +42,8 @@ TESTED = {
     "integration/test_dbus_interface": ("busctl", "jq"),
 }
 NOT_RUN = {
-    "apt-get": "installs packages, from the network; that is for the guest's image",
-    "apt": "the same; tests/vm has dpkg install the package",
+    "apt-get": "installs packages, from the network",
+    "apt": "installs our package on this machine",
     "pipx": "installs from the network; scripts/release-check builds that wheel and installs it",
     "nano": "waits for a person",
     "mount": "of a device that the reader has; tests mount by UDisks2",
