@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_nothing_is_changed_under_a_backup(dry: System, monkeypatch: pytest.Monk
     [
         ("ActiveState=active\nStatusText='Blue': copying photos\n", "'Blue': copying photos"),
         ("ActiveState=active\nStatusText=Idle: waiting\n", ""),
+        ("ActiveState=deactivating\nStatusText='Blue': copying photos\n", "'Blue': copying photos"),
         ("ActiveState=inactive\nStatusText='Blue': copying photos\n", ""),
         ("ActiveState=active\nStatusText=\n", ""),
         ("", ""),
@@ -123,6 +125,23 @@ def test_a_program_in_a_home_is_refused_with_a_way_out(said: list[str]) -> None:
         System(Machine(dry_run=True, say=said.append), Path("/root/.local/bin/immich-usb-backup")).check()
     assert "PIPX_HOME=/opt/pipx" in refused.value.hint
     assert said == []
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--check"], ["--uninstall", "--dry-run"]])
+def test_a_package_is_told_that_it_is_one(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without files of its own it would take what lies beside it, such as systemd's own in /usr/lib/systemd."""
+    (tmp_path / "systemd").mkdir()
+    (tmp_path / "systemd/systemd-network-generator").touch()
+    monkeypatch.setattr(system, "system_folder", lambda: tmp_path)
+    parser = ArgumentParser()
+    install_system.add_arguments(parser)
+    assert install_system.run(parser.parse_args(options)) == 69
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "came in a package" in said.err
+    assert "sudo apt remove immich-usb-backup" in said.err
 
 
 def test_a_program_behind_a_closed_folder_is_refused(tmp_path: Path) -> None:
@@ -147,8 +166,6 @@ def test_the_command_needs_no_package_but_python() -> None:
 
 
 def test_purge_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    from argparse import ArgumentParser
-
     parser = ArgumentParser()
     install_system.add_arguments(parser)
     assert install_system.run(parser.parse_args(["--purge"])) == 2

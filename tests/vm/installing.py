@@ -63,14 +63,19 @@ def _digest(checkout: Path) -> bytes:
 async def install(guest: Guest, scratch: Path) -> Installed:
     """Bring checkout and wheels into the guest and run the install script there. `scratch` is a folder on the host."""
     place = Installed()
-    if not (scratch / "checkout").exists():
-        await asyncio.to_thread(_export, scratch / "checkout")
-    await asyncio.to_thread(_collect_wheels, scratch / "checkout", scratch / "wheels")
+    await asyncio.to_thread(collect, scratch)
     for source, target in ((scratch / "checkout", place.checkout), (scratch / "wheels", place.wheels)):
         await guest.sh(f"rm -rf {target}")
         await guest.put(source, target)
     await guest.sh(f"cd {place.checkout} && ./scripts/install --wheels {place.wheels}", timeout=INSTALL_SECONDS)
     return place
+
+
+def collect(scratch: Path) -> None:
+    """Put the working tree into `checkout` in a folder on the host, and all that installing it needs into `wheels`."""
+    if not (scratch / "checkout").exists():
+        _export(scratch / "checkout")
+    _collect_wheels(scratch / "checkout", scratch / "wheels")
 
 
 def _export(target: Path) -> None:

@@ -19,7 +19,7 @@ from immich_usb_backup.installing.machine import (
     missing,
     running_backup,
 )
-from immich_usb_backup.installing.places import MANUALS, SystemFile, system_files, system_folder
+from immich_usb_backup.installing.places import MANUALS, SystemFile, are_here, system_files, system_folder
 
 SETTINGS = Path("/etc/immich-usb-backup")
 CONFIG = SETTINGS / "config.toml"
@@ -36,6 +36,11 @@ _ELSEWHERE = (
     "  sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install immich-usb-backup\n"
     "  sudo UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin UV_PYTHON_INSTALL_DIR=/opt/uv-python uv tool install "
     "immich-usb-backup"
+)
+
+_OF_A_PACKAGE = (
+    "Install it again:  sudo apt install ./immich-usb-backup_*.deb   Take it off:  sudo apt remove immich-usb-backup\n"
+    "On NixOS:  sudo nixos-rebuild switch"
 )
 
 
@@ -60,6 +65,13 @@ class System:
         self.machine.run(f"Making {STATE} and the outbox in it", "systemd-tmpfiles", "--create", tmpfiles)
         self._tell_services()
         return self._begin()
+
+    @staticmethod
+    def refuse_for_a_package() -> None:
+        """Raises ``CannotInstall`` where a distribution's package brought the program: it looks after the rest itself."""
+        if not are_here(system_folder()):
+            text = "This program came in a package, which puts units, rules and policies into place by itself. Nothing was changed"
+            raise CannotInstall(ExitCode.UNAVAILABLE, text, hint=_OF_A_PACKAGE)
 
     def check(self) -> None:
         """Raises ``CannotInstall`` where something is missing or a backup runs, and nothing is to be changed."""
