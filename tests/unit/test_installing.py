@@ -144,6 +144,18 @@ def test_a_package_is_told_that_it_is_one(
     assert "sudo apt remove immich-usb-backup" in said.err
 
 
+def test_nothing_is_installed_beside_a_package(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = tmp_path / "immich-usb-backup.service"
+    unit.touch()
+    monkeypatch.setattr(system, "_PACKAGED", (tmp_path / "none.service", unit))
+    with pytest.raises(CannotInstall, match="A package is installed already") as refused:
+        System(Machine(dry_run=False, say=said.append), HERE).check()
+    assert "sudo apt remove immich-usb-backup" in refused.value.hint
+    assert said == []
+
+
 def test_a_program_behind_a_closed_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     assert "cannot be read by other users" in machine.hidden_from_services(tmp_path / "bin" / "immich-usb-backup")

@@ -19,6 +19,7 @@ from .guest import Guest
 from .image import GuestImage, cached_folder, copied, guest_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs/how-to/install.md"
 GUEST_PYTHON = "3.11"
 INSTALLED = ("daemon/", "systemd/", "udev-rules/", "scripts/install", "pyproject.toml")
 INSTALL_SECONDS = 600.0
@@ -31,6 +32,13 @@ class Installed:
 
     checkout: str = "/root/immich-usb-backup"
     wheels: str = "/root/wheels"
+
+
+def documented(beginning: str) -> str:
+    """The one command that users read on the page about installing and that begins so."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith(beginning)]
+    assert len(lines) == 1, f"{PAGE.name} has {len(lines)} lines that begin with {beginning!r}"
+    return lines[0]
 
 
 def installed_image() -> GuestImage:
