@@ -153,6 +153,21 @@ def test_a_secret_that_is_not_there_is_not_opened() -> None:
     assert to_open(["/run/agenix/no such secret", "/home/not yet"]) == ("/home/not yet",)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
+@pytest.mark.parametrize(("leads_to", "may"), [("/etc", False), ("/root/x", False), ("/home/x", True)])
+def test_only_roots_links_lead_to_what_is_roots_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leads_to: str, *, may: bool
+) -> None:
+    """Immich's user may write to its library, and would have a secret put onto the disk."""
+    monkeypatch.setattr("immich_usb_backup.policy.hidden_paths.SECRETS", ("/etc",))
+    (tmp_path / "upload").symlink_to(leads_to)
+    (tmp_path / "again").symlink_to("upload")
+    assert to_open([f"{tmp_path}/again"]) == (leads_to,)
+    os.lchown(tmp_path / "upload", 12345, 12345)
+    for name in ("upload", "again"):
+        assert to_open([f"{tmp_path}/{name}"]) == ((leads_to,) if may else ())
+
+
 # The generator ----------------------------------------------------------------------------------------------
 
 

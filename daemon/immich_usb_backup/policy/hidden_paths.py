@@ -108,6 +108,12 @@ def in_a_home(path: str) -> bool:
     return _wall(_plain(path)) in HOMES
 
 
+def is_roots_alone(path: str) -> bool:
+    """Whether it lies in root's home, or is a secret."""
+    wall = _wall(_plain(path))
+    return wall == "/root" or wall in SECRETS
+
+
 def _plain(path: str) -> str:
     """Without ``..``, ``.`` and needless slashes. Text only: what a link would lead to is not looked at."""
     parts: list[str] = []
