@@ -239,6 +239,18 @@ def test_the_photos_are_hidden_from_what_has_the_network(tmp_path: Path) -> None
         assert 'InaccessiblePaths="-/tank/50%% of\\: photos"' in lines
 
 
+def test_secrets_of_other_units_are_hidden_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/tank/the password")
+    text = (
+        f'[mail]\npassword_file = "{tmp_path}/link"\n[ping]\nurl_file = "/etc/ping url"\n[push]\nurls_file = "/etc"\n'
+        '[database]\npassword_file = "/etc/database"\napi_key_file = "/etc/api"\n'
+    )
+    done, text_made = made(tmp_path, text)
+    assert (done.returncode, done.stderr) == (0, "")
+    files = (f"{tmp_path}/link", "/tank/the password", "/etc/ping url", "/etc/database", "/etc/api")
+    assert sorted((text_made or "").splitlines()[2:]) == sorted(f'InaccessiblePaths="-{path}"' for path in files)
+
+
 def test_each_unit_but_the_service_hides_photos() -> None:
     assert {f"{unit}" for unit in UNITS} == {
         path.name for path in (ROOT / "systemd").glob("*.service") if path.name not in {UNIT.name, AGENT}
