@@ -17,6 +17,8 @@ MEDIA, STATE, SETTINGS = "/var/lib/immich", "/var/lib/immich-usb-backup", "/etc/
 OPENED = "/home/walls/opened"
 """A configured folder, and one beside it that is not configured."""
 BESIDE = "/home/walls/beside"
+PHOTOS = "/opt/walls"
+"""A configured folder with photos where no unit expects them, open to everybody, as docker makes them."""
 OTHER_DISK = "/mnt/walls"
 NOTIFIER_STATE = "/var/lib/immich-usb-backup-notifier"
 DUMPS = "/var/lib/immich-usb-backup-dumps"
@@ -26,12 +28,12 @@ MAIL = "/var/spool/postfix/public/walls"
 _LISTEN = f"import os, socket, signal; os.umask(0); one = socket.socket(1); one.bind({MAIL!r}); one.listen(99); signal.pause()"
 
 PREPARE = f"""
-mkdir -p {PLACE} {OPENED} {BESIDE} /root/walls {OTHER_DISK} {MEDIA}/walls {MEDIA}/upload
+mkdir -p {PLACE} {OPENED} {BESIDE} /root/walls {OTHER_DISK} {MEDIA}/walls {MEDIA}/upload {PHOTOS}
 install -d -o immich-usb-backup -g immich-usb-backup-notify -m 2770 {STATE}/outbox
 touch {STATE}/outbox/.walls
 install -d -o immich-usb-backup-notify -g immich-usb-backup-notify -m 700 {NOTIFIER_STATE}; mkdir -p {NOTIFIER_STATE}/walls
 install -d -o immich-usb-backup-dump -g immich-usb-backup-dump -m 700 {DUMPS}
-for file in {OPENED}/it {BESIDE}/it /root/walls/it {MEDIA}/walls/it; do echo content > $file; chmod 644 $file; done
+for file in {OPENED}/it {BESIDE}/it /root/walls/it {MEDIA}/walls/it {PHOTOS}/it; do echo content > $file; chmod 644 $file; done
 chmod 755 /home/walls {OPENED}
 chmod 1777 {BESIDE} {MEDIA}/walls
 mountpoint -q {OTHER_DISK} || mount -t tmpfs -o mode=1777 tmpfs {OTHER_DISK}
@@ -50,10 +52,10 @@ until test -S {MAIL}; do sleep 0.1; done
 UNDO = f"""
 systemctl stop walls-other.service walls-mail.service; rm -f {MAIL}; umount {OTHER_DISK}
 while read -r name; do rm -f "$name"; done < {PLACE}/made
-rm -rf {NOTIFIER_STATE}/walls {PLACE} /home/walls /root/walls {MEDIA}/walls {OTHER_DISK} {STATE}/outbox/.walls
+rm -rf {NOTIFIER_STATE}/walls {PLACE} /home/walls /root/walls {MEDIA}/walls {PHOTOS} {OTHER_DISK} {STATE}/outbox/.walls
 """
 
-SEEN = (f"read {OPENED}/it", f"read {MEDIA}/walls/it", f"list {OPENED}", f"list {MEDIA}")
+SEEN = (f"read {PHOTOS}/it", f"read {OPENED}/it", f"read {MEDIA}/walls/it", f"list {OPENED}", f"list {MEDIA}")
 _NET = ("IPv4", "IPv6")
 _BUS = f"connect {BUS}"
 
@@ -105,6 +107,7 @@ def asked(*, scratch: str, process: int, devices: tuple[str, ...]) -> Mapping[st
                 f"{BESIDE}/it",
                 "/root/walls/it",
                 f"{MEDIA}/walls/it",
+                f"{PHOTOS}/it",
                 "/etc/shadow",
                 f"{SETTINGS}/config.toml",
             ),

@@ -153,6 +153,21 @@ def test_a_secret_that_is_not_there_is_not_opened() -> None:
     assert to_open(["/run/agenix/no such secret", "/home/not yet"]) == ("/home/not yet",)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
+@pytest.mark.parametrize(("leads_to", "may"), [("/etc", False), ("/root/x", False), ("/home/x", True)])
+def test_only_roots_links_lead_to_what_is_roots_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leads_to: str, *, may: bool
+) -> None:
+    """Immich's user may write to its library, and would have a secret put onto the disk."""
+    monkeypatch.setattr("immich_usb_backup.policy.hidden_paths.SECRETS", ("/etc",))
+    (tmp_path / "upload").symlink_to(leads_to)
+    (tmp_path / "again").symlink_to("upload")
+    assert to_open([f"{tmp_path}/again"]) == (leads_to,)
+    os.lchown(tmp_path / "upload", 12345, 12345)
+    for name in ("upload", "again"):
+        assert to_open([f"{tmp_path}/{name}"]) == ((leads_to,) if may else ())
+
+
 # The generator ----------------------------------------------------------------------------------------------
 
 
@@ -222,6 +237,18 @@ def test_the_photos_are_hidden_from_what_has_the_network(tmp_path: Path) -> None
         lines = (tmp_path / f"{unit}.d" / "10-configured-paths.conf").read_text().splitlines()
         assert 'InaccessiblePaths="-/opt/immich-app/library"' in lines
         assert 'InaccessiblePaths="-/tank/50%% of\\: photos"' in lines
+
+
+def test_secrets_of_other_units_are_hidden_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/tank/the password")
+    text = (
+        f'[mail]\npassword_file = "{tmp_path}/link"\n[ping]\nurl_file = "/etc/ping url"\n[push]\nurls_file = "/etc"\n'
+        '[database]\npassword_file = "/etc/database"\napi_key_file = "/etc/api"\n'
+    )
+    done, text_made = made(tmp_path, text)
+    assert (done.returncode, done.stderr) == (0, "")
+    files = (f"{tmp_path}/link", "/tank/the password", "/etc/ping url", "/etc/database", "/etc/api")
+    assert sorted((text_made or "").splitlines()[2:]) == sorted(f'InaccessiblePaths="-{path}"' for path in files)
 
 
 def test_each_unit_but_the_service_hides_photos() -> None:

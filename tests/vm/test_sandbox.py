@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.support.walls import (
     MEDIA,
     OPENED,
+    PHOTOS,
     PLACE,
     PREPARE,
     PROBE,
@@ -41,7 +42,8 @@ async def walls(server: Backup) -> AsyncIterator[Guest]:
     """The service does not run; what the probe tries to reach is there, and one folder below /home is configured."""
     guest = server.guest
     await guest.sh(f"systemctl stop {DAEMON} {QUIET}")
-    await guest.write(f"{SETTINGS}/config.toml", f'media_location = "{MEDIA}"\nconfig_files = ["{OPENED}"]\n')
+    config = f'media_location = "{MEDIA}"\nconfig_files = ["{OPENED}"]\n[extra]\nphotos = "{PHOTOS}"\n'
+    await guest.write(f"{SETTINGS}/config.toml", config)
     await guest.sh(f"systemctl daemon-reload\n{PREPARE}")
     await guest.put(PROBE, f"{PLACE}/probe.py")
     yield guest

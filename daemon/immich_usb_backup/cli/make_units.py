@@ -14,7 +14,7 @@ from typing import Any
 
 from immich_usb_backup.adapters.links import every_step, to_open
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, photos, refused
+from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, photos, refused, secret_files
 from immich_usb_backup.policy.photo_walls import UNITS, hiding, to_hide
 from immich_usb_backup.policy.schedule import normalised, timer_name, timer_text
 from immich_usb_backup.policy.text import printable
@@ -69,7 +69,7 @@ def _open(folder: Path, config: Mapping[str, Any]) -> bool:
             f"immich-usb-backup: {printable(path)} stays hidden: it has a character that systemd does not take",
             file=sys.stderr,
         )
-    text = drop_in(paths)
+    text = drop_in(paths, _secrets(config))
     try:
         if text:
             (folder / DROP_IN).parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,12 @@ def _open(folder: Path, config: Mapping[str, Any]) -> bool:
         print(f"immich-usb-backup: {', '.join(hidden(paths))} stays hidden: {error}", file=sys.stderr)
         return False
     return not refused(paths)
+
+
+def _secrets(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The other units' secrets, where the configuration says that they are, and where that leads to."""
+    steps = {step: None for path in secret_files(config) for step in every_step(path)}
+    return tuple(step for step in steps if not Path(step).is_dir())
 
 
 def _hide(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -38,6 +38,12 @@ _LIBRARY = ("upload", "library", "profile", "backups")
 """What the service reads in the media location; each may be a link to somewhere else."""
 
 
+_SECRET_FILES = (
+    *(("mail", "password_file"), ("ping", "url_file"), ("push", "urls_file")),
+    *(("database", "password_file"), ("database", "api_key_file")),
+)
+
+
 def configured(config: Mapping[str, Any]) -> Iterator[str]:
     """Every path in a configuration, as it came out of TOML, that the service reads. What has the wrong type is skipped: the
     service says what is wrong with it."""
@@ -52,6 +58,13 @@ def photos(config: Mapping[str, Any]) -> Iterator[str]:
     media, extra = config.get("media_location"), config.get("extra")
     values = [media, *(f"{media}/{name}" for name in _LIBRARY if isinstance(media, str))]
     yield from _paths([*values, *(extra.values() if isinstance(extra, dict) else ())])
+
+
+def secret_files(config: Mapping[str, Any]) -> Iterator[str]:
+    """Every file in it with a secret of other units."""
+    for section, name in _SECRET_FILES:
+        values = config.get(section)
+        yield from _paths([values.get(name)] if isinstance(values, dict) else [])
 
 
 def _paths(values: Iterable[Any]) -> Iterator[str]:
@@ -81,13 +94,14 @@ def kept_back(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(wall for wall in inside if not any(within(path, wall) for path in named))
 
 
-def drop_in(paths: Iterable[str]) -> str:
-    """The text that opens them for reading, but for the refused ones; empty where there is nothing to open."""
+def drop_in(paths: Iterable[str], secrets: Iterable[str] = ()) -> str:
+    """The text that opens them for reading, but for the refused ones, and hides ``secrets``; empty where there is nothing of
+    either."""
     wanted = [path for path in hidden(paths) if path.isprintable()]
-    if not wanted:
-        return ""
-    lines = [*_secrets(wanted), *map(_line, wanted)]
-    return "\n".join(["# Opened by the paths in /etc/immich-usb-backup/config.toml.", "[Service]", *lines, ""])
+    lines = [*_secrets(wanted), *(f"InaccessiblePaths={quoted(path)}" for path in secrets if path.isprintable())]
+    lines += map(_line, wanted)
+    about = "# Opened and hidden by the paths in /etc/immich-usb-backup/config.toml."
+    return "\n".join([about, "[Service]", *lines, ""]) if lines else ""
 
 
 def _secrets(wanted: Iterable[str]) -> Iterator[str]:
@@ -107,6 +121,12 @@ def _wall(path: str) -> str | None:
 def in_a_home(path: str) -> bool:
     """Whether it lies where the unit has empty folders, which bear what does not exist (yet)."""
     return _wall(_plain(path)) in HOMES
+
+
+def is_roots_alone(path: str) -> bool:
+    """Whether it lies in root's home, or is a secret."""
+    wall = _wall(_plain(path))
+    return wall == "/root" or wall in SECRETS
 
 
 def _plain(path: str) -> str:
