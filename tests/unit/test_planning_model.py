@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -219,6 +220,7 @@ class Manifest:
 
     def __init__(self) -> None:
         self.database = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self.database.close)
         self.database.executescript(SCHEMA)
         self.tables = Tables(self.database)
 
