@@ -451,7 +451,7 @@ in
         LoadCredential = credential "immich-api-key" ++ credential "database-password";
         InaccessiblePaths = mayNotSee;
       }
-      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = immich.user; };
+      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = lib.mkDefault immich.user; };
     };
 
     systemd.services."immich-usb-backup-check@" = {

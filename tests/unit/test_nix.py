@@ -125,6 +125,14 @@ def test_a_dump_is_made_as_immich_itself_reaches_its_database() -> None:
     assert "-postgresql/bin:" in found["units"]["immich-usb-backup-dump.service"]
 
 
+def test_who_makes_the_dump_can_be_overridden_without_force() -> None:
+    more = '{ systemd.services.immich-usb-backup-dump.serviceConfig.User = "backup"; }'
+    arguments = f"{{ settings.enable = true; immich.enable = true; more = {more}; }}"
+    done = _nix("--eval", "--strict", "--json", "-E", f"(import ./tests/nix/evaluate.nix {arguments}).units")
+    assert done.returncode == 0, done.stderr
+    assert "User=backup\n" in json.loads(done.stdout)["immich-usb-backup-dump.service"]
+
+
 def test_a_database_that_wants_a_password_leaves_immichs_own_dumps() -> None:
     """By TCP nobody is let in without one: ``pg_dump`` would make every backup partial."""
     found = _evaluated({"enable": True}, {**IMMICH, "database": {"host": "127.0.0.1"}})
