@@ -20,12 +20,17 @@ become_root() {
     exec sudo --preserve-env=IMMICH_USB_BACKUP_CACHE,CI,CALLER_FOLDER -- "$checkout/scripts/${0##*/}" "$@"
 }
 
-is_debian() {
-    local ID='' ID_LIKE=''
+# runs_on NAME... : whether the system is one of these, or made from one.
+runs_on() {
+    local ID='' ID_LIKE='' name
     # shellcheck source=/dev/null
     [[ ! -r /etc/os-release ]] || . /etc/os-release
-    [[ " $ID $ID_LIKE " == *" debian "* || " $ID $ID_LIKE " == *" ubuntu "* ]]
+    for name in "$@"; do
+        [[ " $ID $ID_LIKE " != *" $name "* ]] || return 0
+    done
+    return 1
 }
+is_debian() { runs_on debian ubuntu; }
 
 # need_packages PACKAGE... : install those that are missing; elsewhere than on Debian and Ubuntu, name them.
 need_packages() {

@@ -14,7 +14,7 @@ from immich_usb_backup.exit_codes import ExitCode
 
 COMMANDS = {
     "daemon": "wait for disks and back up to those that carry the marker (the service runs this)",
-    "notifier": "deliver outcomes by mail (its own service runs this)",
+    "notifier": "deliver outcomes by mail, push and ping (its own service runs this)",
     "agent": "show backups on this desktop (a user service runs this)",
     "check-config": "find all mistakes in the configuration",
     "doctor": "look at the whole set-up, and say how to mend what is wrong",

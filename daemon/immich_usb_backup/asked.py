@@ -221,6 +221,7 @@ class Asked:
 
     async def remind(self) -> int:
         """Remind of the disks that are due. Raises ``StateDamaged``."""
+        current = self._worker.current
         return await remind(
             self._config(),
             history=self._ports.history,
@@ -231,6 +232,7 @@ class Asked:
             clock=self._ports.clock,
             server=self._ports.server,
             here=self._here.uuids(),
+            running=current.job.seen.uuid if current is not None and current.job.is_backup else "",
         )
 
     def _end_abandoned(self, job: Job) -> None:

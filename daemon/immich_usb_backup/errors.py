@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INSTALL_AGAIN = "sudo immich-usb-backup install-system, or install the package again"
+"""What puts rules, units and policies back into place, whichever way they came."""
+
 
 class BackupError(Exception):
     """Base of all errors that a user may see. ``retryable``: the next plug-in may well succeed without any change."""

@@ -27,15 +27,17 @@ async def remind(
     clock: Clock,
     server: str,
     here: Collection[str] = (),
+    running: str = "",
     service_runs: bool = True,
 ) -> int:
     """Remind of the disks that are late, where it is time to. Returns of how many (1 where there is no backup at all); 0: of
-    none today. ``here``: the UUIDs of disks that are plugged in. Raises ``StateDamaged``."""
+    none today. ``here``: the UUIDs of disks that are plugged in; ``running``: of the one that is being backed up to, which
+    nobody is reminded of. Raises ``StateDamaged``."""
     if not config.freshness.remind:
         return 0
     now = clock.now()
     reminders = await book.load(now)
-    what = await _lateness(config, history, reminders.since, clock)
+    what = freshness.without(await _lateness(config, history, reminders.since, clock), running)
     kept = freshness.settled(reminders, what, now)
     if not freshness.remind_now(kept, what, now):
         await book.save(kept)

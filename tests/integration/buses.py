@@ -13,7 +13,7 @@ from dbus_next import BusType, Message, MessageType
 from dbus_next.aio import MessageBus
 from dbus_next.constants import MessageFlag, NameFlag
 
-from immich_usb_backup.adapters.bus import Bus, ServedMethod, typed, unpack, variants
+from immich_usb_backup.adapters.bus import Bus, close_socket, typed, unpack, variants
 from immich_usb_backup.dbus_names import (
     APPROVE,
     BUS_NAME,
@@ -29,6 +29,7 @@ from immich_usb_backup.dbus_names import (
     path_of,
 )
 from immich_usb_backup.errors import BusCallFailed
+from tests.support.serving import ServedMethod, serve
 
 NOTIFICATIONS = "org.freedesktop.Notifications"
 NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
@@ -47,7 +48,7 @@ async def hang_up(connection: MessageBus) -> None:
     """End a connection for good: dbus-next only shuts its socket down."""
     connection.disconnect()
     await connection.wait_for_disconnect()
-    connection._sock.close()
+    close_socket(connection)
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,10 @@ class StandIn:
         }
         for member, answer in ((CANCEL, "s"), (APPROVE, "u"), (EJECT, "s")):
             methods[member] = ServedMethod("s", answer, functools.partial(self._ask, member))
-        self.bus.serve(OBJECT_PATH, MANAGER, methods)
+        serve(self.bus, OBJECT_PATH, MANAGER, methods)
         for run_id in self.details:
             get_all = ServedMethod("s", "a{sv}", functools.partial(self._get_all, run_id))
-            self.bus.serve(path_of(RUNS, run_id), PROPERTIES, {"GetAll": get_all})
+            serve(self.bus, path_of(RUNS, run_id), PROPERTIES, {"GetAll": get_all})
         self.bus._connection._user_message_handlers.insert(0, self._note_flags)  # before the one that answers
         await self.bus.request_name(self.name)
 
@@ -233,9 +234,9 @@ class StandInLogin:
     async def start(self) -> None:
         """Own the name and answer."""
         self.bus = await Bus.system()
-        self.bus.serve(LOGIN_PATH, f"{LOGIN}.Manager", {"GetUser": ServedMethod("u", "o", self._get_user)})
-        self.bus.serve(f"{LOGIN_PATH}/user", PROPERTIES, {"Get": ServedMethod("ss", "v", self._get_display)})
-        self.bus.serve(f"{LOGIN_PATH}/session", PROPERTIES, {"Get": ServedMethod("ss", "v", self._get_active)})
+        serve(self.bus, LOGIN_PATH, f"{LOGIN}.Manager", {"GetUser": ServedMethod("u", "o", self._get_user)})
+        serve(self.bus, f"{LOGIN_PATH}/user", PROPERTIES, {"Get": ServedMethod("ss", "v", self._get_display)})
+        serve(self.bus, f"{LOGIN_PATH}/session", PROPERTIES, {"Get": ServedMethod("ss", "v", self._get_active)})
         await self.bus.request_name(LOGIN)
 
     async def stop(self) -> None:

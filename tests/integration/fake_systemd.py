@@ -9,8 +9,9 @@ from typing import Any
 
 from dbus_next import Variant
 
-from immich_usb_backup.adapters.bus import Bus, ServedMethod
+from immich_usb_backup.adapters.bus import Bus
 from immich_usb_backup.errors import BusCallFailed
+from tests.support.serving import ServedMethod, serve
 
 NAME, PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 MANAGER, UNIT, SERVICE = f"{NAME}.Manager", f"{NAME}.Unit", f"{NAME}.Service"
@@ -41,8 +42,8 @@ class Systemd:
             "StopUnit": ServedMethod("ss", "o", self._stop),
             "LoadUnit": ServedMethod("s", "o", self._load),
         }
-        self.bus.serve(PATH, MANAGER, methods)
-        self.bus.serve(UNIT_PATH, "org.freedesktop.DBus.Properties", {"GetAll": ServedMethod("s", "a{sv}", self._all)})
+        serve(self.bus, PATH, MANAGER, methods)
+        serve(self.bus, UNIT_PATH, "org.freedesktop.DBus.Properties", {"GetAll": ServedMethod("s", "a{sv}", self._all)})
         await self.bus.request_name(NAME)
 
     def end(self, answer: tuple[int, str]) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from immich_usb_backup.adapters.bus import Bus, ServedMethod
+from immich_usb_backup.adapters.bus import Bus
 from immich_usb_backup.errors import BusCallFailed, BusLost, DeadlineMissed
 from immich_usb_backup.exit_codes import ExitCode
 from tests.support import host
 from tests.support.daemon import daemon_process
 from tests.support.real_disks import connected, environment
+from tests.support.serving import ServedMethod, serve
 
 HANGS_AFTER = 20.0
 DBUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
@@ -47,7 +48,7 @@ async def _serve_silence(connection: Bus) -> asyncio.Event:
         await asyncio.Event().wait()
         return ()
 
-    connection.serve(ANSWERER[1], ANSWERER[2], {"Never": ServedMethod("", "", never)})
+    serve(connection, ANSWERER[1], ANSWERER[2], {"Never": ServedMethod("", "", never)})
     await connection.request_name(ANSWERER[0])
     return called
 

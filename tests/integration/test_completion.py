@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from immich_usb_backup.adapters.bus import Bus, ServedMethod, variants
+from immich_usb_backup.adapters.bus import Bus, variants
 from immich_usb_backup.dbus_names import BUS_NAME, MANAGER, OBJECT_PATH
 from tests.support import host
 from tests.support.needs import cannot_run
+from tests.support.serving import ServedMethod, serve
 from tests.support.terminals import Terminal
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ async def service(address: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> A
 
     bus = await Bus.system()
     methods = {"GetDisks": ServedMethod("", "aa{sv}", disks), "GetHistory": ServedMethod("sub", "aa{sv}", history)}
-    bus.serve(OBJECT_PATH, MANAGER, methods)
+    serve(bus, OBJECT_PATH, MANAGER, methods)
     await bus.request_name(BUS_NAME)
     yield
     await bus.close()

@@ -23,6 +23,7 @@ from dbus_next.constants import MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from immich_usb_backup.adapters.bus import close_socket
 from tests.support import host, samples
 
 pytestmark = [
@@ -87,7 +88,7 @@ async def udisks(bus: host.Bus) -> AsyncIterator[Udisks]:
     yield Udisks(client)
     client.disconnect()
     await client.wait_for_disconnect()
-    client._sock.close()  # dbus-next only shuts it down
+    close_socket(client)
 
 
 def _leftovers(pid: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a person does with journalctl: the lines of the page on monitoring, and ``-x``, on a real journal file."""
+"""What a person does with journalctl: the lines of all pages, and ``-x``, on a real journal file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from tests.support.needs import cannot_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = CHECKOUT / "docs/how-to/monitor-with-journalctl.md"
+PAGES = [PAGE, *sorted({*CHECKOUT.glob("docs/how-to/*.md"), *CHECKOUT.glob("docs/reference/*.md")} - {PAGE})]
 CATALOG = CHECKOUT / "systemd/immich-usb-backup.catalog"
 DATABASES = Path("/var/lib/systemd/catalog")
+OF_OTHERS = {"journalctl -u udisks2", "journalctl -b -k", "journalctl -b -t immich-usb-backup-generator"}
+"""What UDisks2, the kernel and systemd say is not ours to write here."""
+
 SERVICE, NOTIFIER, AGENT = "immich-usb-backup", "immich-usb-backup-notifier", "user:immich-usb-backup-agent"
 HOSTILE = "Blue\x1b[2J\nSubject: nothing to see"
 
@@ -43,6 +47,8 @@ LINES = [
     _line(Event.FATAL),
     _line(Event.DELIVERY_GIVEN_UP, NOTIFIER, channel="mail:me@example.org", what="a run"),
     _line(Event.AGENT_READY, AGENT),
+    _line(Event.READY, "immich-usb-backup-check@sdb1", transports="usb"),  # in the place of what fsck says
+    _line(Event.READY, "immich-rehearsal", transports="usb"),  # in the place of what a rehearsal says
 ]
 
 
@@ -64,17 +70,23 @@ def this_journal(journal: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def _commands() -> list[str]:
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", PAGE.read_text())
-    joined = "\n".join(blocks).replace("\\\n", " ")
-    return [line for line in joined.splitlines() if "journalctl" in line.partition("#")[0]]
+    """Those in blocks and in sentences, each once, without what goes before."""
+    found: list[str] = []
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"(?ms)^ *```sh\n(.*?)^ *```$", text)
+        joined = "\n".join(blocks).replace("\\\n", " ")
+        found += [line.strip() for line in joined.splitlines() if "journalctl" in line.partition("#")[0]]
+        found += re.findall(r"`(journalctl [^`\n]+)`", re.sub(r"(?ms)^ *```.*?^ *```$", "", text))
+    return list(dict.fromkeys(command for command in found if command not in OF_OTHERS))
 
 
-def test_the_page_has_lines() -> None:
-    assert len(_commands()) > 15
+def test_the_pages_have_lines() -> None:
+    assert len(_commands()) > 30
 
 
 @pytest.mark.parametrize("command", _commands(), ids=lambda command: " ".join(command.split())[:60])
-def test_every_line_of_the_page_finds_what_it_is_for(command: str, this_journal: Path) -> None:
+def test_every_line_of_the_pages_finds_what_it_is_for(command: str, this_journal: Path) -> None:
     env = {**os.environ, "PATH": f"{this_journal}:{os.environ['PATH']}", "SYSTEMD_PAGER": "", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], env=env, capture_output=True, text=True, timeout=60, check=False

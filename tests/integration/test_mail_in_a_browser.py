@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from immich_usb_backup.model import DiskVerdict, Finding, Notice, NoticeKind, Ou
 from immich_usb_backup.policy.letters import letter_of
 from immich_usb_backup.policy.news import Ended, ended
 from tests.integration.test_page_in_a_browser import _MEASURE, DARK, LIGHT, Chromium, _frame
-from tests.support.needs import cannot_run
+from tests.support.needs import need_chromium
 from tests.support.telling import NOON, make_report
 
 WIDTHS = (320, 400, 900)
@@ -47,8 +46,7 @@ MAILS: dict[str, Ended | Notice] = {
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])
 def test_every_mail_fits_and_can_be_read_on_any_screen(scheme: int, tmp_path: Path) -> None:
-    if shutil.which("chromium") is None:
-        cannot_run("not installed: apt-get install chromium")
+    need_chromium()
     pages = {name: html_part(letter_of(news)) for name, news in MAILS.items()}
     frames = [_frame(f"{name} {width}", page, width, 900) for name, page in pages.items() for width in WIDTHS]
     found = Chromium(tmp_path).asked(_MEASURE.format(frames="".join(frames)), scheme=scheme)

@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ import pytest
 from immich_usb_backup.model import Outcome, Restorable
 from immich_usb_backup.policy.page import page
 from immich_usb_backup.policy.page_facts import PageFacts
-from tests.support.needs import cannot_run
+from tests.support.needs import need_chromium
 from tests.support.pages import VERDICT, everywhere, facts
 
 DEADLINE = 120.0
@@ -92,8 +91,7 @@ addEventListener("load", () => {{
 @pytest.fixture
 def chromium(tmp_path: Path) -> Chromium:
     """A browser with a profile of its own."""
-    if shutil.which("chromium") is None:
-        cannot_run("not installed: apt-get install chromium")
+    need_chromium()
     return Chromium(tmp_path)
 
 

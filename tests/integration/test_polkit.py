@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,10 +26,14 @@ SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 MEMBER, STRANGER, ASKER = "nobody", "games", "daemon"
 """Users that every Debian has. The member's own group takes the place of ours, the asker that of the daemon's user."""
 
+UDISKS, SYSTEMD1, LOGIN, UPOWER = (f"org.freedesktop.{name}" for name in ("UDisks2", "systemd1", "login1", "UPower"))
+RESOLVER, NETWORK = "org.freedesktop.resolve1", "org.freedesktop.NetworkManager"
+
 AS_ON_A_SYSTEM_BUS = f"""  <policy context="default">
     <deny send_type="method_call"/>
     <allow send_destination="org.freedesktop.DBus"/>
     <allow send_destination="{POLKIT}"/>
+    {"".join(f'<allow send_destination="{name}"/>' for name in (UDISKS, SYSTEMD1, LOGIN, UPOWER, RESOLVER, NETWORK))}
   </policy>
 """
 """What is not allowed there is forbidden."""
@@ -45,10 +50,12 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[host.Bus]:
     folder = tmp_path_factory.mktemp("polkit")
     group = subprocess.run(["id", "-gn", MEMBER], capture_output=True, text=True, check=True).stdout.strip()
     rules, actions = folder / "50-immich-usb-backup.rules", folder / f"{BUS_NAME}.policy"
+    allowed = folder / f"{BUS_NAME}.conf"
+    allowed.write_text((SYSTEMD / allowed.name).read_text().replace('user="immich-usb-backup"', f'user="{ASKER}"'))
     rules.write_text((SYSTEMD / rules.name).read_text().replace(GROUP, group))
     actions.write_text((SYSTEMD / actions.name).read_text().replace(":immich-usb-backup<", f":{ASKER}<"))
     with pytest.MonkeyPatch.context() as patch:
-        policy = f"{AS_ON_A_SYSTEM_BUS}  <include>{SYSTEMD / BUS_NAME}.conf</include>\n</busconfig>"
+        policy = f"{AS_ON_A_SYSTEM_BUS}  <include>{allowed}</include>\n</busconfig>"
         patch.setattr(host, "BUS_CONFIG", host.BUS_CONFIG.replace("</busconfig>", policy))
         with host.system_bus(private=True) as bus, host.polkit(bus, rules=[rules], actions=[actions]):
             patch.setenv(bus.variable, bus.address)
@@ -68,8 +75,11 @@ async def call(user: str, *arguments: str, interactive: bool = False) -> subproc
     flag = f"--allow-interactive-authorization={'yes' if interactive else 'no'}"
     address = f"--address={os.environ['DBUS_SYSTEM_BUS_ADDRESS']}"
     command = ["busctl", address, "--timeout=20", flag, "call", *arguments]
+    group = pwd.getpwnam(user).pw_gid  # newer ones of polkit go by the groups of the process
     return await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, check=False, user=user
+        lambda: subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, user=user, group=group, extra_groups=[]
+        )
     )
 
 
@@ -121,3 +131,53 @@ async def test_the_daemons_user_may_ask_about_others_though_it_is_not_root(bus: 
     refused = await call(STRANGER, POLKIT, POLKIT_PATH, AUTHORITY, "CheckAuthorization", *question)
     assert "Only trusted callers" in refused.stderr
     await somebody.close()
+
+
+PROPERTIES = "org.freedesktop.DBus.Properties"
+NEEDED = (
+    (BUS_NAME, MANAGER, "GetState"),
+    (UDISKS, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"),
+    *((UDISKS, f"{UDISKS}.{call[0]}", call[1]) for call in (("Filesystem", "Mount"), ("Filesystem", "Unmount"))),
+    (UDISKS, f"{UDISKS}.Drive", "PowerOff"),
+    *((SYSTEMD1, f"{SYSTEMD1}.Manager", member) for member in ("StartUnit", "StopUnit", "LoadUnit")),
+    (SYSTEMD1, PROPERTIES, "GetAll"),
+    (LOGIN, f"{LOGIN}.Manager", "Inhibit"),
+    *((POLKIT, AUTHORITY, member) for member in ("CheckAuthorization", "CancelCheckAuthorization")),
+    (UPOWER, PROPERTIES, "Get"),
+)
+"""What the daemon calls, by its adapters."""
+OTHERS = (
+    (RESOLVER, f"{RESOLVER}.Manager", "ResolveHostname"),
+    (NETWORK, NETWORK, "AddAndActivateConnection"),
+    (UDISKS, f"{UDISKS}.Manager", "LoopSetup"),
+    (UDISKS, f"{UDISKS}.Block", "Format"),
+    (UDISKS, f"{UDISKS}.Drive", "Eject"),
+    (LOGIN, f"{LOGIN}.Manager", "PowerOff"),
+    ("org.freedesktop.DBus", "org.freedesktop.DBus", "UpdateActivationEnvironment"),
+)
+
+
+@pytest.fixture
+async def everybody(bus: host.Bus) -> AsyncIterator[None]:
+    """One connection that has all these names and answers nothing but errors."""
+    assert bus.address
+    names = {place[0] for place in (*NEEDED, *OTHERS)} - {POLKIT, BUS_NAME, "org.freedesktop.DBus"}
+    connections = [await Bus.system() for _ in names]
+    for connection, name in zip(connections, names, strict=True):
+        await connection.request_name(name)
+    yield
+    for connection in connections:
+        await connection.close()
+
+
+async def _refused_by_the_bus(user: str, place: tuple[str, str, str]) -> bool:
+    name, interface, member = place
+    done = await call(user, name, "/x", interface, member)
+    return "Access denied" in done.stderr or "rejected" in done.stderr
+
+
+@pytest.mark.usefixtures("service", "everybody")
+async def test_the_daemons_user_may_call_what_the_daemon_needs_and_nobody_else() -> None:
+    assert [place for place in NEEDED if await _refused_by_the_bus(ASKER, place)] == []
+    assert [place for place in OTHERS if not await _refused_by_the_bus(ASKER, place)] == []
+    assert not await _refused_by_the_bus("root", OTHERS[0]), "nothing is taken from anybody else"

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from immich_usb_backup.adapters.bus import Bus, ServedMethod, typed
+from immich_usb_backup.adapters.bus import Bus, typed
 from immich_usb_backup.adapters.power import UPOWER, UPOWER_PATH, MachinePower
 from immich_usb_backup.errors import BusCallFailed
 from tests.support import host
 from tests.support.real_disks import connected
+from tests.support.serving import ServedMethod, serve
 
 PROPERTIES = "org.freedesktop.DBus.Properties"
 HANGS_AFTER = 20.0
@@ -37,7 +38,7 @@ class UPower:
 
     async def start(self) -> None:
         """Own the name."""
-        self._bus.serve(UPOWER_PATH, PROPERTIES, {"Get": ServedMethod("ss", "v", self._get)})
+        serve(self._bus, UPOWER_PATH, PROPERTIES, {"Get": ServedMethod("ss", "v", self._get)})
         await self._bus.request_name(UPOWER)
 
     def say(self, *, battery: bool, path: str = UPOWER_PATH) -> None:

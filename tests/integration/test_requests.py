@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from immich_usb_backup.__main__ import main
-from immich_usb_backup.adapters.bus import Bus, ServedMethod
+from immich_usb_backup.adapters.bus import Bus
 from immich_usb_backup.adapters.dbus_service import DaemonOnBus
 from immich_usb_backup.adapters.polkit import GROUP
 from immich_usb_backup.cli import following
@@ -42,6 +42,7 @@ from immich_usb_backup.requests import Refusal, Refused
 from tests.support import host, samples
 from tests.support.asked import Service
 from tests.support.daemon import daemon_process
+from tests.support.serving import ServedMethod, serve
 from tests.support.telling import make_report
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -177,14 +178,16 @@ async def test_what_goes_wrong_is_a_plain_message(service: Service, client: Bus)
     assert (error.name, error.message) == (f"{ERROR}.Failed", "Bl\\xffue\\u0000 is damaged. Check it.")
 
 
-async def test_an_error_with_text_that_d_bus_cannot_carry_is_answered(connection: Bus, client: Bus) -> None:
+async def test_an_error_with_text_that_d_bus_cannot_carry_is_answered(client: Bus) -> None:
     async def fail() -> tuple[()]:
         raise BusCallFailed("org.example.Error", "Bl\udcffue\0")
 
-    connection.serve("/org/example", "org.example.X", {"Fail": ServedMethod("", "", fail)})
-    await connection.request_name("org.example.X")
+    server = await Bus.system()
+    serve(server, "/org/example", "org.example.X", {"Fail": ServedMethod("", "", fail)})
+    await server.request_name("org.example.X")
     error = await error_of(client.call("org.example.X", "/org/example", "org.example.X", "Fail"))
     assert error.message == "Bl\\udcffue\\0"
+    await server.close()
 
 
 async def test_a_bug_is_answered_and_its_trace_is_not_lost(service: Service, client: Bus) -> None:

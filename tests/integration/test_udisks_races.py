@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 
 from immich_usb_backup.adapters import udisks
-from immich_usb_backup.adapters.bus import ServedMethod
 from immich_usb_backup.adapters.mounts import MountPoint
 from immich_usb_backup.adapters.udisks import MOUNT_OPTIONS, UDisks
 from immich_usb_backup.errors import BusCallFailed, DiskGone, MountFailed, WrongDevice
@@ -22,6 +21,7 @@ from immich_usb_backup.model import Partition
 from tests.support import host
 from tests.support.fakes import Stick, partition_of, seen_stick
 from tests.support.real_disks import connected
+from tests.support.serving import ServedMethod, serve
 
 ERROR = "org.freedesktop.UDisks2.Error"
 FILESYSTEM = "org.freedesktop.UDisks2.Filesystem"
@@ -77,7 +77,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         seen = partition_of(Stick(seen=seen_stick(), root=tmp_path))
         partition = replace(seen, device_number=tmp_path.stat().st_dev)
         stand_in = StandIn(str(tmp_path))
-        server.serve(partition.block_path, FILESYSTEM, stand_in.methods())
+        serve(server, partition.block_path, FILESYSTEM, stand_in.methods())
         await server.request_name(host.UDISKS_NAME)
         yield Rig(UDisks(client), stand_in, partition, tmp_path)
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from immich_usb_backup.adapters.bus import Bus, Caller, ServedMethod
+from immich_usb_backup.adapters.bus import Bus, Caller
 from immich_usb_backup.adapters.polkit import Action
 from immich_usb_backup.model import Disk, Mode, Outcome, PlanCategory, PlanReport, RunReport, Trigger
 from immich_usb_backup.policy.disk_facts import DiskFacts, DiskState
 from immich_usb_backup.requests import Candidate, Refusal, Refused, mode_of, not_here, rereading_of
+from tests.support.serving import ServedMethod, serve
 from tests.support.telling import make_report
 
 POLKIT = "org.freedesktop.PolicyKit1"
@@ -192,7 +193,7 @@ class StandInPolkit:
             "CheckAuthorization": ServedMethod("(sa{sv})sa{ss}us", "(bba{ss})", self._check),
             "CancelCheckAuthorization": ServedMethod("s", "", self._cancel),
         }
-        self.bus.serve(POLKIT_PATH, AUTHORITY, methods)
+        serve(self.bus, POLKIT_PATH, AUTHORITY, methods)
         await self.bus.request_name(POLKIT)
 
     async def _check(

@@ -101,6 +101,19 @@ SELECT cube(cube(cube(earth()*cos(radians(latitude))*cos(radians(longitude))),
 -- a comment with a ; and a ' and
 COMMIT;
 $$;
+DO $do$ BEGIN
+IF current_setting('server_version_num')::int >= 170000 THEN  -- it looks into no schema by itself when it makes an index
+    CREATE OR REPLACE FUNCTION public.f_unaccent(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+        RETURN public.unaccent('public.unaccent', $1);
+    CREATE OR REPLACE FUNCTION public.ll_to_earth_public(latitude double precision, longitude double precision)
+        RETURNS public.earth LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+SELECT public.cube(public.cube(public.cube(public.earth()*cos(radians(latitude))*cos(radians(longitude))),
+    public.earth()*cos(radians(latitude))*sin(radians(longitude))), public.earth()*sin(radians(latitude)))::public.earth
+-- a comment with a ; and a ' and
+COMMIT;
+$$;
+END IF;
+END $do$;
 CREATE FUNCTION public.updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW."updatedAt" = clock_timestamp();

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
+
+
+def need_chromium() -> None:
+    """Skip a test that needs the browser where there is none to be had: Ubuntu has it as a snap only, which sees no files of
+    the tests."""
+    if shutil.which("chromium") is not None:
+        return
+    if os.environ.get("IMMICH_USB_BACKUP_BROWSER") == "none":
+        pytest.skip("Ubuntu has no Chromium but a snap")
+    cannot_run("not installed: apt-get install chromium")
 
 
 def cannot_run(reason: str) -> NoReturn:

@@ -8,10 +8,11 @@ from typing import Any
 
 from immich_usb_backup import dbus_names
 from immich_usb_backup.adapters import report_json
-from immich_usb_backup.adapters.bus import Bus, ServedMethod, variants
+from immich_usb_backup.adapters.bus import Bus, variants
 from immich_usb_backup.errors import BusCallFailed
 from immich_usb_backup.model import RunReport
 from immich_usb_backup.policy.views import DiskView, Going, RunView
+from tests.support.serving import ServedMethod, serve
 
 NO_SUCH_DISK = f"{dbus_names.ERROR}.NoSuchDisk"
 NOT_ALLOWED = f"{dbus_names.ERROR}.NotAllowed"
@@ -48,7 +49,7 @@ class StandingIn:
         }
         for member, signature in {"Backup": "ss", "Cancel": "s", "Forget": "s", "Retry": "s"}.items():
             methods[member] = ServedMethod(signature, "s", self._asking(member))
-        bus.serve(dbus_names.OBJECT_PATH, dbus_names.MANAGER, methods)
+        serve(bus, dbus_names.OBJECT_PATH, dbus_names.MANAGER, methods)
         for run in self.runs:
             self._serve_run(bus, run)
         await bus.request_name(dbus_names.BUS_NAME)
@@ -157,7 +158,7 @@ class StandingIn:
             return [variants(_camel(run))]
 
         path = dbus_names.path_of(dbus_names.RUNS, run.run)
-        bus.serve(path, _PROPERTIES, {"GetAll": ServedMethod("s", "a{sv}", get_all)})
+        serve(bus, path, _PROPERTIES, {"GetAll": ServedMethod("s", "a{sv}", get_all)})
 
 
 def _camel(view: DiskView | RunView, *, without: set[str] | None = None) -> dict[str, Any]:

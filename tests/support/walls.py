@@ -19,14 +19,18 @@ OPENED = "/home/walls/opened"
 BESIDE = "/home/walls/beside"
 OTHER_DISK = "/mnt/walls"
 NOTIFIER_STATE = "/var/lib/immich-usb-backup-notifier"
+DUMPS = "/var/lib/immich-usb-backup-dumps"
 BUS = "/run/dbus/system_bus_socket"
+MAIL = "/var/spool/postfix/public/walls"
+"""As a mail server's sockets are: open to everybody, in a folder that is not. The service's capability opens the folder."""
+_LISTEN = f"import os, socket, signal; os.umask(0); one = socket.socket(1); one.bind({MAIL!r}); one.listen(99); signal.pause()"
 
 PREPARE = f"""
 mkdir -p {PLACE} {OPENED} {BESIDE} /root/walls {OTHER_DISK} {MEDIA}/walls {MEDIA}/upload
 install -d -o immich-usb-backup -g immich-usb-backup-notify -m 2770 {STATE}/outbox
 touch {STATE}/outbox/.walls
 install -d -o immich-usb-backup-notify -g immich-usb-backup-notify -m 700 {NOTIFIER_STATE}; mkdir -p {NOTIFIER_STATE}/walls
-mkdir -p {STATE}/dumps
+install -d -o immich-usb-backup-dump -g immich-usb-backup-dump -m 700 {DUMPS}
 for file in {OPENED}/it {BESIDE}/it /root/walls/it {MEDIA}/walls/it; do echo content > $file; chmod 644 $file; done
 chmod 755 /home/walls {OPENED}
 chmod 1777 {BESIDE} {MEDIA}/walls
@@ -37,11 +41,14 @@ for name in smtp-password immich-api-key database-password ping-url push-urls; d
 done
 cp /usr/bin/id {PLACE}/setuid-id; chmod 4755 {PLACE}/setuid-id
 systemd-run --quiet --unit=walls-other sleep infinity
+rm -f {MAIL}; install -d -m 700 {MAIL.rpartition("/")[0]}
+systemd-run --quiet --unit=walls-mail python3 -c {shlex.quote(_LISTEN)}
+until test -S {MAIL}; do sleep 0.1; done
 """
 """Makes what the probe tries to reach. All of it may be read and written by everybody, where only the walls shall count."""
 
 UNDO = f"""
-systemctl stop walls-other.service; umount {OTHER_DISK}
+systemctl stop walls-other.service walls-mail.service; rm -f {MAIL}; umount {OTHER_DISK}
 while read -r name; do rm -f "$name"; done < {PLACE}/made
 rm -rf {NOTIFIER_STATE}/walls {PLACE} /home/walls /root/walls {MEDIA}/walls {OTHER_DISK} {STATE}/outbox/.walls
 """
@@ -73,7 +80,7 @@ UNITS = (
         *(*_NET, f"write {STATE}/outbox", f"list {NOTIFIER_STATE}", f"read {SETTINGS}/config.toml"),
         scratch=f"{STATE}/outbox",
     ),
-    _unit("-dump", *_NET, f"write {STATE}/dumps", f"read {SETTINGS}/config.toml", scratch=f"{STATE}/dumps"),
+    _unit("-dump", *_NET, f"write {DUMPS}", f"read {SETTINGS}/config.toml", scratch=DUMPS),
     _unit("-remind", f"write {STATE}", f"write {STATE}/outbox", f"read {SETTINGS}/config.toml", scratch=STATE),
     _unit("-check@", f"read {SETTINGS}/config.toml", instance="walls"),
     _unit("-repair@", f"read {SETTINGS}/config.toml", instance="walls"),
@@ -90,7 +97,7 @@ def asked(*, scratch: str, process: int, devices: tuple[str, ...]) -> Mapping[st
     return {
         "write": [
             *(f"{MEDIA}/upload", f"{MEDIA}/walls", OPENED, BESIDE, "/home", "/root", "/etc", "/usr", OTHER_DISK),
-            *(STATE, f"{STATE}/outbox", f"{STATE}/dumps"),
+            *(STATE, f"{STATE}/outbox", DUMPS),
         ],
         "read": [
             *(
@@ -105,7 +112,7 @@ def asked(*, scratch: str, process: int, devices: tuple[str, ...]) -> Mapping[st
         ],
         "list": [MEDIA, OPENED, BESIDE, "/root", NOTIFIER_STATE],
         "open": list(devices),
-        "connect": [BUS],
+        "connect": [BUS, MAIL],
         "setuid": f"{PLACE}/setuid-id",
         "process": process,
         "scratch": scratch,

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-INIT_MODULE, BPF, OPEN_BY_HANDLE = 175, 321, 304
+INIT_MODULE, BPF, OPEN_BY_HANDLE, IO_URING = 175, 321, 304, 425
 CLONE_NEWNS, CLONE_NEWUSER, PTRACE_ATTACH = 0x20000, 0x10000000, 16
 SYS_ADMIN = 1 << 21
 
@@ -148,6 +148,7 @@ def tries(asked: dict[str, Any]) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "host name", set_hostname
     yield "bpf", lambda: answered(BPF)
     yield "files by handle", lambda: answered(OPEN_BY_HANDLE)
+    yield "io_uring", lambda: answered(IO_URING)
     yield "make a device", lambda: with_scratch(scratch, make_device)
     yield "make a setuid file", lambda: with_scratch(scratch, make_setuid)
     yield "writable code", write_and_execute

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +24,30 @@ from immich_usb_backup.notifier import NotifierPorts, deliver_all
 from immich_usb_backup.policy.delivery import Waiting
 from immich_usb_backup.policy.news import Ended
 
-PAGE = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGE = (CHECKOUT / "CONTRIBUTING.md").read_text()
+
+
+BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?ms)^ *```python\n(.*?)^ *```$", PAGE)]
+PLACES = {"leave_a_line": "stages/about.py", "class Display": "adapters/display.py"}
 
 
 def _example(name: str) -> Mapping[str, Any]:
     """What the block defines that has ``name`` in it. A new member of ``Stage`` cannot be had here: another one is it."""
-    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
-    (text,) = (textwrap.dedent(block) for block in blocks if name in block)
+    (text,) = (block for block in BLOCKS if name in block)
     found: dict[str, Any] = {}
     exec(compile(text.replace("Stage.ABOUT", "Stage.CONFIG"), name, "exec"), found)
     return found
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("options", [("check",), ("format", "--check")], ids=" ".join)
+def test_the_linter_has_nothing_to_say_of_them(name: str, options: tuple[str, ...]) -> None:
+    (text,) = (block for block in BLOCKS if name in block)
+    place = f"daemon/immich_usb_backup/{PLACES[name]}"
+    command = [sys.executable, "-m", "ruff", *options, "--no-cache", "--stdin-filename", place, "-"]
+    done = subprocess.run(command, cwd=CHECKOUT, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_the_stage_writes_its_file_and_says_so(
@@ -42,9 +58,15 @@ async def test_the_stage_writes_its_file_and_says_so(
     async with daemon_on(world, config) as running:
         world.devices.plug(stick)
         await running.runs(1)
+        assert "A line about the server: written and read back (4 B)" in world.log.lines()
+        world.devices.pull(stick)
+        steps = len(world.script.steps)
+        world.devices.plug_again(stick)
+        await running.runs(2)
     assert world.report.outcome is Outcome.OK
-    assert re.fullmatch(r"nas, \d{4}-\d\d-\d\d\n", (stick.backups / "config/about.txt").read_text())
-    assert "A line about the server: written and read back (16 B)" in world.log.lines()
+    assert (stick.backups / "config/about.txt").read_text() == "nas\n"
+    assert "A line about the server: there" in world.log.lines()
+    assert "target.write config" not in world.script.steps[steps:]
 
 
 async def _deliver(file: Path) -> None:

@@ -124,3 +124,11 @@ def test_a_photo_is_found_by_the_name_that_it_was_uploaded_under(computer: Compu
     photo = next(photo for photo in computer.media.photos if " " not in photo.path)
     said = computer.types(PAGE, "IMG_0001.jpg", {"IMG_0001.jpg": Path(photo.path).name})
     assert photo.path in said.splitlines()
+
+
+def test_what_is_in_a_configuration_is_listed(computer: Computer) -> None:
+    if shutil.which("unzip") is None:
+        cannot_run("unzip is not installed")
+    (name,) = (path.name for path in (computer.disk / "config").iterdir())
+    said = computer.types(PAGE, "unzip -l", {"config-NAME.zip": name})
+    assert all(f"/{file}\n" in said for file in ("docker-compose.yml", ".env"))

@@ -59,6 +59,12 @@ def test_contributors_are_shown_every_room() -> None:
     assert [name for name in sorted({*inner, *outer} - made) if f"`{name}/" not in text] == []
 
 
+def test_every_file_of_the_guests_tests_is_told_of() -> None:
+    folder = CHECKOUT / "tests/vm"
+    told_of = re.findall(r"^\| `(test_\w+\.py)` \|", (folder / "README.md").read_text(), re.MULTILINE)
+    assert sorted(told_of) == sorted(path.name for path in folder.glob("test_*.py"))
+
+
 def test_the_status_in_the_readme_is_what_the_command_shows() -> None:
     assert (GOLDEN / "status-safe-80.txt").read_text() in (CHECKOUT / "README.md").read_text()
 

@@ -115,8 +115,8 @@ def _answer(name: str, answer: object) -> Callable[[SetUp], None]:
 
 
 BROKEN: dict[str, tuple[Callable[[SetUp], object], str, str, str]] = {
-    "no user": (_program("getent passwd", Ran(2, "")), "users", "cannot start", "scripts/install"),
-    "no group": (_program("getent group", Ran(2, "")), "group", "only root", "scripts/install"),
+    "no user": (_program("getent passwd", Ran(2, "")), "users", "cannot start", "install-system"),
+    "no group": (_program("getent group", Ran(2, "")), "group", "only root", "install-system"),
     "service dead": (
         _units(service={"ActiveState": "failed", "Result": "exit-code"}),
         *("immich-usb-backup.service", "does not run (failed, exit-code)", "journalctl -u immich-usb-backup.service"),
@@ -131,20 +131,20 @@ BROKEN: dict[str, tuple[Callable[[SetUp], object], str, str, str]] = {
     ),
     "outbox unwatched": (
         _units(notifier={"LoadState": "not-found"}),
-        *("units that are started when needed", "notifier.service missing", "scripts/install"),
+        *("units that are started when needed", "notifier.service missing", "install-system"),
     ),
     "no check unit": (
         _units(check={"LoadState": "not-found"}),
-        *("units that are started when needed", "immich-usb-backup-check@.service missing", "scripts/install"),
+        *("units that are started when needed", "immich-usb-backup-check@.service missing", "install-system"),
     ),
     "a dump failed": (
         _units(dump={"ActiveState": "failed"}),
         *("units that are started when needed", "dump.service failed", "journalctl"),
     ),
-    "no udev rule": (_without("90-immich-usb-backup.rules"), "udev rule", "not started for a disk", "scripts/install"),
-    "no polkit rule": (_without("50-immich-usb-backup.rules"), "polkit rule", "may not mount", "scripts/install"),
-    "no polkit actions": (_without("*.policy"), "polkit actions", "nobody but root", "scripts/install"),
-    "no D-Bus policy": (_without("io.*.conf"), "D-Bus policy", "cannot reach", "scripts/install"),
+    "no udev rule": (_without("90-immich-usb-backup.rules"), "udev rule", "not started for a disk", "install-system"),
+    "no polkit rule": (_without("50-immich-usb-backup.rules"), "polkit rule", "may not mount", "install-system"),
+    "no polkit actions": (_without("*.policy"), "polkit actions", "nobody but root", "install-system"),
+    "no D-Bus policy": (_without("io.*.conf"), "D-Bus policy", "cannot reach", "install-system"),
     "rule not read": (
         _program("udevadm info", Ran(0, DISK.replace(":immich-usb-backup", ""))),
         *("udev rule at work", "/dev/sdb1 is not tagged", "udevadm control --reload"),

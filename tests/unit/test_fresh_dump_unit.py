@@ -23,7 +23,7 @@ from tests.unit.test_system_files import (
 from immich_usb_backup import config
 from immich_usb_backup.__main__ import main
 from immich_usb_backup.adapters.fresh_dumps import UNIT
-from immich_usb_backup.cli.paths import DUMPS
+from immich_usb_backup.cli.paths import dumps_beside
 from immich_usb_backup.config import Database
 from immich_usb_backup.errors import ConfigError
 
@@ -67,7 +67,7 @@ def test_it_sees_neither_photos_nor_disks_and_has_no_capability() -> None:
 
 
 def test_it_writes_where_the_daemon_looks() -> None:
-    assert [f"/var/lib/{name}" for name in directives(UNIT)["StateDirectory"]] == [f"{STATE}/{DUMPS}"]
+    assert [f"/var/lib/{name}" for name in directives(UNIT)["StateDirectory"]] == [str(dumps_beside(Path(STATE)))]
     assert directives(UNIT)["StateDirectoryMode"] == ["0700"]
 
 

@@ -268,7 +268,7 @@ async def filled(world: World, *runs: RunReport) -> None:
         await world.history.finish(run)
 
 
-async def look(world: World, clock: SetClock, config: Config | None = None) -> int:
+async def look(world: World, clock: SetClock, config: Config | None = None, *, running: str = "") -> int:
     return await remind(
         config or Config(),
         history=world.history,
@@ -278,6 +278,7 @@ async def look(world: World, clock: SetClock, config: Config | None = None) -> i
         log=world.log,
         clock=clock,
         server="nas",
+        running=running,
     )
 
 
@@ -309,6 +310,21 @@ async def test_switched_off_it_is_silent(world: World) -> None:
     await filled(world, run_of(-31))
     assert await look(world, SetClock(), Config.model_validate({"freshness": {"remind": False}})) == 0
     assert not world.outbox.notices
+
+
+async def test_a_disk_that_is_being_backed_up_to_is_not_missed(world: World) -> None:
+    await filled(world, run_of(-31))
+    clock = SetClock()
+    assert await look(world, clock, running="UUID-Blue") == 0
+    assert await look(world, clock, running="UUID-Green") == 1
+
+
+async def test_the_first_backup_of_all_is_not_missed_while_it_is_made(world: World) -> None:
+    clock = SetClock()
+    await look(world, clock)
+    clock.move_on(days=8)
+    assert await look(world, clock, running="UUID-Blue") == 0
+    assert await look(world, clock) == 1
 
 
 async def test_a_forgotten_disk_is_not_missed(world: World) -> None:

@@ -28,8 +28,10 @@ from immich_usb_backup.policy.hidden_paths import (
     kept_back,
     refused,
 )
+from immich_usb_backup.policy.photo_walls import HIDDEN, UNITS, hiding, to_hide
 
 ROOT = Path(__file__).parents[2]
+AGENT = "immich-usb-backup-agent.service"
 UNIT = ROOT / "systemd" / "immich-usb-backup.service"
 
 
@@ -202,9 +204,40 @@ def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
     folder.mkdir()
     names = ['/home/my "best" photos/100%', "/home/back\\slash", "/home/a:b", "/home/it's $HOME ü", "/etc/wireguard/x"]
     (folder / "10.conf").write_text(drop_in(names))
+    (folder / "20.conf").write_text(hiding(names))
     verify = ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# What the others do not see -----------------------------------------------------------------------------------
+
+
+def test_the_photos_are_hidden_from_what_has_the_network(tmp_path: Path) -> None:
+    """Where docker compose has them, open to everybody; a link is followed."""
+    (tmp_path / "link").symlink_to("/tank/50% of: photos")
+    done, _ = made(tmp_path, f'media_location = "/opt/immich-app/library"\n[extra]\npictures = "{tmp_path}/link"\n')
+    assert (done.returncode, done.stderr) == (0, "")
+    for unit in UNITS:
+        lines = (tmp_path / f"{unit}.d" / "10-configured-paths.conf").read_text().splitlines()
+        assert 'InaccessiblePaths="-/opt/immich-app/library"' in lines
+        assert 'InaccessiblePaths="-/tank/50%% of\\: photos"' in lines
+
+
+def test_each_unit_but_the_service_hides_photos() -> None:
+    assert {f"{unit}" for unit in UNITS} == {
+        path.name for path in (ROOT / "systemd").glob("*.service") if path.name not in {UNIT.name, AGENT}
+    }
+    for unit in UNITS:
+        text = (ROOT / "systemd" / unit).read_text()
+        hidden = " ".join(re.findall(r"^InaccessiblePaths=(.*)$", text, re.M)).split()
+        assert {f"-{path}" for path in HIDDEN if path not in HOMES} <= set(hidden)
+        assert "\nProtectHome=yes\n" in text
+
+
+@pytest.mark.parametrize("path", ["/", "/var", "/var/lib", "/opt", "/usr/share", "/srv/photos", "/home/x", "/nix"])
+def test_what_a_unit_needs_or_hides_anyway_is_not_hidden(path: str) -> None:
+    assert to_hide([path], program="/opt/immich-usb-backup/1.0") == ()
 
 
 # What people are told ---------------------------------------------------------------------------------------

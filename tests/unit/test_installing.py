@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_nothing_is_changed_under_a_backup(dry: System, monkeypatch: pytest.Monk
     [
         ("ActiveState=active\nStatusText='Blue': copying photos\n", "'Blue': copying photos"),
         ("ActiveState=active\nStatusText=Idle: waiting\n", ""),
+        ("ActiveState=deactivating\nStatusText='Blue': copying photos\n", "'Blue': copying photos"),
         ("ActiveState=inactive\nStatusText='Blue': copying photos\n", ""),
         ("ActiveState=active\nStatusText=\n", ""),
         ("", ""),
@@ -123,6 +125,35 @@ def test_a_program_in_a_home_is_refused_with_a_way_out(said: list[str]) -> None:
     with pytest.raises(CannotInstall, match="lies in somebody's home") as refused:
         System(Machine(dry_run=True, say=said.append), Path("/root/.local/bin/immich-usb-backup")).check()
     assert "PIPX_HOME=/opt/pipx" in refused.value.hint
+    assert said == []
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--check"], ["--uninstall", "--dry-run"]])
+def test_a_package_is_told_that_it_is_one(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without files of its own it would take what lies beside it, such as systemd's own in /usr/lib/systemd."""
+    (tmp_path / "systemd").mkdir()
+    (tmp_path / "systemd/systemd-network-generator").touch()
+    monkeypatch.setattr(system, "system_folder", lambda: tmp_path)
+    parser = ArgumentParser()
+    install_system.add_arguments(parser)
+    assert install_system.run(parser.parse_args(options)) == 69
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "came in a package" in said.err
+    assert "sudo apt remove immich-usb-backup" in said.err
+
+
+def test_nothing_is_installed_beside_a_package(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = tmp_path / "immich-usb-backup.service"
+    unit.touch()
+    monkeypatch.setattr(system, "_PACKAGED", (tmp_path / "none.service", unit))
+    with pytest.raises(CannotInstall, match="A package is installed already") as refused:
+        System(Machine(dry_run=False, say=said.append), HERE).check()
+    assert "sudo apt remove immich-usb-backup" in refused.value.hint
     assert said == []
 
 
@@ -159,8 +190,6 @@ def test_on_nixos_the_module_is_named_and_nothing_is_changed(
 
 
 def test_purge_alone_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    from argparse import ArgumentParser
-
     parser = ArgumentParser()
     install_system.add_arguments(parser)
     assert install_system.run(parser.parse_args(["--purge"])) == 2

@@ -22,24 +22,34 @@ from immich_usb_backup.adapters import manifest_file
 from immich_usb_backup.adapters.manifest_file import COLUMNS, LINE_LIMIT, Content, FolderLine
 from immich_usb_backup.errors import ManifestUnusable
 from immich_usb_backup.policy.manifest import Known, ManifestHeader
+from immich_usb_backup.policy.naming import stored_names
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reference/manifest.md"
 HEADER = ManifestHeader(
-    generation="6f1c9c1be0f3",
+    generation="6f1c9c1be0f35d02",
     server_id="3b0d7a5e9f2c4c1d8e6a7b9c0d1e2f3a",
     server_name="nas",
-    run_id="20261121-140200-blue",
+    run_id="20261121T130200Z-2468",
     written=datetime(2026, 11, 21, 13, 5, 9, tzinfo=UTC),
 )
+
+
+def _stored(name: bytes) -> bytes:
+    """The name that a backup gives it on the disk."""
+    return stored_names([name], {})[name]
+
+
 IMMICH = Known(b".immich", b".immich", 13, 1_714_000_000 * 10**9, 0, sha1(b"c").digest())
 EXAMPLE = [
     Content(b"library", b"library", []),
     Content(b"library/anna", b"library/anna", []),
     Content(
         b"library/anna/Paris: Mai",
-        b"library/anna/Paris_ Mai",
+        b"library/anna/" + _stored(b"Paris: Mai"),
         [
-            Known(b"12:30.jpg", b"12_30.jpg", 2481733, 1715337000120000000, 0, sha1(b"a").digest(), 1764000000),
+            Known(
+                b"12:30.jpg", _stored(b"12:30.jpg"), 2481733, 1715337000120000000, 0, sha1(b"a").digest(), 1764000000
+            ),
             Known(b"best", b"", 0, 0, link=b"../../best-of"),
             Known(
                 "café.jpg".encode(),
@@ -50,7 +60,7 @@ EXAMPLE = [
                 sha1(b"b").digest(),
                 1764000000,
             ),
-            Known(b"\xe9t\xe9.jpg", b"_t_.jpg", 880122, 1715337100 * 10**9),
+            Known(b"\xe9t\xe9.jpg", _stored(b"\xe9t\xe9.jpg"), 880122, 1715337100 * 10**9),
         ],
     ),
     Content(b"upload", b"upload", [IMMICH]),

@@ -89,7 +89,8 @@ def test_the_version_stands_in_one_place() -> None:
     version = release_check.version_of(CHECKOUT)
     folders = ("daemon", "packaging", "scripts", "systemd", "completions", "udev-rules")
     files = [CHECKOUT / name for name in ("package.nix", "flake.nix", "nixos-module.nix")]
-    files += [path for folder in folders for path in (CHECKOUT / folder).rglob("*") if path.suffix != ".pyc"]
+    files += [path for folder in folders for path in (CHECKOUT / folder).rglob("*")]
+    files = [path for path in files if path.suffix != ".pyc" and "/." not in str(path.relative_to(CHECKOUT))]
     pattern = re.compile(rf"(?<![\d.]){re.escape(version)}(?![\d.])")
     assert [path for path in files if path.is_file() and pattern.search(path.read_text())] == []
 

@@ -108,6 +108,21 @@ async def test_the_service_reminds_when_it_is_asked(world: World, config: Config
     assert notice.headline.startswith("'Blue' is 40 days old")
 
 
+async def test_the_service_reminds_of_no_disk_that_it_is_backing_up_to(world: World, config: Config) -> None:
+    ended, stick = world.ports.clock.now() - timedelta(days=40), world.stick()
+    report = make_report()
+    report = replace(report, started=ended, ended=ended, disk=replace(report.disk, uuid=stick.seen.uuid))
+    await world.history.begin(report, PlugIn(boot_id="b", disk_sequence=99, device_number=1))
+    await world.history.finish(report)
+    async with daemon_on(world, config) as running:
+        world.script.hold("copier.copy upload")
+        world.devices.plug(stick)
+        await running.reached("copier.copy upload")
+        assert await running.daemon.asked.remind() == 0
+        world.script.go_on("copier.copy upload")
+        await running.runs(1)
+
+
 # The schedule's ---------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,13 @@ class Backup:
 
     async def set_up(self, folder: Path) -> None:
         """Put a library, configuration files and a mail server into place, and start the service."""
+        await self.put_library(folder)
+        await self.configure()
+        await self.guest.sh(_MAIL_SERVER)
+        await self.guest.sh("systemctl enable --now immich-usb-backup.service")
+
+    async def put_library(self, folder: Path) -> None:
+        """Put a library and configuration files into place, made in a folder of the host's."""
         media = folder / "immich"
         make_media_location(media, photos=24, with_template=True)
         make_config_files(folder / "config")
@@ -131,9 +138,6 @@ class Backup:
         await self.guest.put(folder / "config", "/srv/immich")
         await self.guest.sh(f"chown -R immich:immich {MEDIA} && chmod -R u=rwX,go= {MEDIA}")
         await self.guest.sh(f"rm -rf {PRISTINE}; cp -a {MEDIA} {PRISTINE}")
-        await self.configure()
-        await self.guest.sh(_MAIL_SERVER)
-        await self.guest.sh("systemctl enable --now immich-usb-backup.service")
 
     async def configure(self, more: str = "", *, grace_seconds: int = 2, mail: bool = True) -> None:
         """Write the configuration, with further lines at its top; it holds from the next start or reload on. Mail

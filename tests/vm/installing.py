@@ -19,6 +19,7 @@ from .guest import Guest
 from .image import GuestImage, cached_folder, copied, guest_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs/how-to/install.md"
 GUEST_PYTHON = "3.11"
 INSTALLED = ("daemon/", "systemd/", "udev-rules/", "scripts/install", "pyproject.toml")
 INSTALL_SECONDS = 600.0
@@ -31,6 +32,13 @@ class Installed:
 
     checkout: str = "/root/immich-usb-backup"
     wheels: str = "/root/wheels"
+
+
+def documented(beginning: str) -> str:
+    """The one command that users read on the page about installing and that begins so."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith(beginning)]
+    assert len(lines) == 1, f"{PAGE.name} has {len(lines)} lines that begin with {beginning!r}"
+    return lines[0]
 
 
 def installed_image() -> GuestImage:
@@ -63,14 +71,19 @@ def _digest(checkout: Path) -> bytes:
 async def install(guest: Guest, scratch: Path) -> Installed:
     """Bring checkout and wheels into the guest and run the install script there. `scratch` is a folder on the host."""
     place = Installed()
-    if not (scratch / "checkout").exists():
-        await asyncio.to_thread(_export, scratch / "checkout")
-    await asyncio.to_thread(_collect_wheels, scratch / "checkout", scratch / "wheels")
+    await asyncio.to_thread(collect, scratch)
     for source, target in ((scratch / "checkout", place.checkout), (scratch / "wheels", place.wheels)):
         await guest.sh(f"rm -rf {target}")
         await guest.put(source, target)
     await guest.sh(f"cd {place.checkout} && ./scripts/install --wheels {place.wheels}", timeout=INSTALL_SECONDS)
     return place
+
+
+def collect(scratch: Path) -> None:
+    """Put the working tree into `checkout` in a folder on the host, and all that installing it needs into `wheels`."""
+    if not (scratch / "checkout").exists():
+        _export(scratch / "checkout")
+    _collect_wheels(scratch / "checkout", scratch / "wheels")
 
 
 def _export(target: Path) -> None:

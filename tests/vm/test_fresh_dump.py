@@ -13,6 +13,7 @@ from tests.vm.image import mounted_exfat
 
 UNIT = "immich-usb-backup-dump"
 DROP_IN = f"/run/systemd/system/{UNIT}.service.d/test.conf"
+DUMPS = f"{STATE}-dumps"
 DUMP = "/etc/immich-usb-backup/dump.sql"
 
 INTERNET = "203.0.113.7"
@@ -28,7 +29,7 @@ cat {MEDIA}/upload/.immich && echo read the photos
 ls {STATE}/outbox && echo read the outbox
 cat /etc/immich-usb-backup/smtp-password && echo read the password for mail
 for place in {STATE} /etc /usr /var/tmp/.. /home; do touch $place/x && echo wrote $place; done
-touch {STATE}/dumps/x && rm {STATE}/dumps/x && echo wrote its folder
+touch {DUMPS}/x && rm {DUMPS}/x && echo wrote its folder
 cat $CREDENTIALS_DIRECTORY/immich-api-key
 (exec 3<>/dev/tcp/127.0.0.1/2525) && echo reached this machine
 timeout 3 bash -c 'exec 3<>/dev/tcp/{INTERNET}/8080' && echo reached the internet
@@ -40,7 +41,7 @@ async def dumping(server: Backup) -> AsyncIterator[Backup]:
     """A server on which a dump can be made."""
     await server.guest.write(DUMP, dump_text([]), mode="0644")
     yield server
-    await server.guest.sh(f"rm -rf {DUMP} {Path(DROP_IN).parent} {STATE}/dumps; systemctl daemon-reload")
+    await server.guest.sh(f"rm -rf {DUMP} {Path(DROP_IN).parent} {DUMPS}; systemctl daemon-reload")
 
 
 def _by(*command: str) -> str:
@@ -60,7 +61,7 @@ async def test_a_dump_is_made_for_each_backup_as_any_user(dumping: Backup, tmp_p
         ended = await dumping.plug_in(image)
         assert ended.outcome == "ok", ended.story
         assert "made for this backup: copied and read back" in ended.story
-        owners = (await dumping.guest.sh(f"stat -c %U {STATE}/dumps {STATE}/dumps/*")).stdout.split()
+        owners = (await dumping.guest.sh(f"stat -c %U {DUMPS} {DUMPS}/*")).stdout.split()
         assert set(owners) == {user}
         assert len(owners) <= 3, "two dumps stay"
         state = await dumping.guest.sh(f"systemctl show -p ActiveState --value {UNIT}")

@@ -29,7 +29,6 @@ _DBUS_PATH = "/org/freedesktop/DBus"
 _PEER = "org.freedesktop.DBus.Peer"
 
 SignalHandler = Callable[["Signal"], None]
-MethodHandler = Callable[..., Awaitable[Sequence[Any]]]
 TreeHandler = Callable[["Call"], Awaitable[tuple[str, Sequence[Any]]]]
 """Answers a call with a signature and values."""
 
@@ -43,15 +42,6 @@ class Signal:
     interface: str
     member: str
     body: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServedMethod:
-    """A method that others may call: its signatures and what answers it."""
-
-    signature_in: str
-    signature_out: str
-    handler: MethodHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +103,19 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
 
 
+def close_socket(connection: MessageBus) -> None:
+    """Let go of a connection's file descriptor. dbus-next only shuts the socket down, and holds it by a stream, too."""
+    with suppress(OSError):
+        connection._stream.close()  # noqa: SLF001
+    connection._sock.close()  # noqa: SLF001
+
+
 class Bus:
     """One connection to the system or the session bus."""
 
     def __init__(self, connection: MessageBus) -> None:
         self._connection = connection
         self._handlers: list[tuple[str, str, SignalHandler]] = []
-        self._served: dict[tuple[str, str, str], ServedMethod] = {}
         self._tree: TreeHandler | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, list[asyncio.Task[Any]]] = {}
@@ -165,7 +161,7 @@ class Bus:
             task.cancel()
         self._connection.disconnect()
         await asyncio.wait({self._lost}, timeout=1)
-        self._connection._sock.close()  # noqa: SLF001  # dbus-next only shuts it down
+        close_socket(self._connection)
 
     async def call(
         self,
@@ -266,13 +262,8 @@ class Bus:
                 "name-taken", f"{name} is taken on the bus", hint="Is another immich-usb-backup daemon running?"
             )
 
-    def serve(self, path: str, interface: str, methods: Mapping[str, ServedMethod]) -> None:
-        """Answer these methods of one interface on one object."""
-        for member, method in methods.items():
-            self._served[path, interface, member] = method
-
     def serve_tree(self, handler: TreeHandler) -> None:
-        """Have every call to any other object answered by ``handler``, but for those of the interface ``Peer``. It raises
+        """Have every call answered by ``handler``, but for those of the interface ``Peer``. It raises
         ``BusCallFailed`` for what is an error."""
         self._tree = handler
 
@@ -299,25 +290,12 @@ class Bus:
             return None
         for descriptor in message.unix_fds:  # no method of ours takes any, and whoever calls may send some all the same
             os.close(descriptor)
-        handler = self._handler_of(message)
-        if handler is None:
+        if self._tree is None or message.interface == _PEER:
             return None
-        task = asyncio.ensure_future(self._answer(message, handler))
+        task = asyncio.ensure_future(self._answer(message, self._tree))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
-
-    def _handler_of(self, message: Message) -> TreeHandler | None:
-        method = self._served.get((message.path, message.interface, message.member))
-        if method is None:
-            return None if message.interface == _PEER else self._tree
-
-        async def served(call: Call) -> tuple[str, Sequence[Any]]:
-            if call.signature != method.signature_in:
-                raise BusCallFailed(f"{_DBUS}.Error.InvalidArgs", f"takes '{method.signature_in}'")
-            return method.signature_out, await method.handler(*call.body)
-
-        return served
 
     async def _answer(self, message: Message, handler: TreeHandler) -> None:
         try:

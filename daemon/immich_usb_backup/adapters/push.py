@@ -32,7 +32,10 @@ _WHAT = "list of push addresses"
 _KIND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,19})://")
 _STATUS = re.compile(r"error=(\d{3})\b")
 _FOREIGN_LOGS = ("apprise", "urllib3", "requests")
-_INSTALL = f"Run scripts/install again: it adds Apprise where config.toml has a [push] section. {THEN_RESTART}"
+_INSTALL = (
+    "Run scripts/install again: it adds Apprise where config.toml has a [push] section. Else: sudo apt install apprise "
+    f"(with the Debian package), or pipx inject immich-usb-backup apprise. {THEN_RESTART}"
+)
 
 
 class Pusher:

@@ -16,6 +16,7 @@ from immich_usb_backup.adapters.bus import Bus, Signal, variant
 from immich_usb_backup.adapters.mounts import MountPoint, mount_points
 from immich_usb_backup.adapters.processes import holders
 from immich_usb_backup.errors import (
+    INSTALL_AGAIN,
     BackupError,
     BusCallFailed,
     DeadlineMissed,
@@ -262,7 +263,7 @@ def _mount_error(partition: Partition, error: BusCallFailed) -> BackupError:
     if "NotAuthorized" in error.name:
         return MountFailed(
             f"UDisks2 does not let this user mount {partition.device_node}",
-            hint="Is the polkit rule installed? See: scripts/install. Then plug the disk in again.",
+            hint=f"Is the polkit rule installed? Put it back: {INSTALL_AGAIN}. Then plug the disk in again.",
         )
     return MountFailed(f"{partition.device_node} could not be mounted: {error.message}")
 

@@ -34,7 +34,7 @@ from immich_usb_backup.adapters.udev import UdevDevices
 from immich_usb_backup.adapters.udisks import UDisks
 from immich_usb_backup.adapters.wanted_outbox import WantedOutbox
 from immich_usb_backup.adapters.watchers import AllWatchers, StatusLine, TerminalProgress
-from immich_usb_backup.cli.paths import DUMPS, state_folder
+from immich_usb_backup.cli.paths import dumps_beside, state_folder
 from immich_usb_backup.config import Config
 from immich_usb_backup.daemon import Daemon
 from immich_usb_backup.errors import BackupError, BusCallFailed
@@ -116,7 +116,7 @@ async def _wire(
         manifests=SqliteManifests(state, on_damaged=lambda moved: _say_damaged("manifest of a disk", moved, log)),
         enrolments=EnrolmentsFile(state / ENROLMENTS),
         asset_books=SqliteAssetBooks(state),
-        dump_maker=SystemdDumpMaker(bus, state / DUMPS),
+        dump_maker=SystemdDumpMaker(bus, dumps_beside(state)),
         background=Threads(),
         file_systems=SystemdFileSystems(bus),
         outbox=WantedOutbox(OutboxFolder(state / "outbox", log), history=history, config=current, log=log),

@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _do(system: System, arguments: argparse.Namespace) -> int:
     refuse_on_nixos()
+    system.refuse_for_a_package()
     if arguments.uninstall:
         return system.uninstall(purge=arguments.purge)
     code = _checked(system, go_on=arguments.dry_run)

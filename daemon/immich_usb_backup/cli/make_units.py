@@ -1,26 +1,29 @@
-"""``immich-usb-backup make-units``: a timer for each disk that has a schedule, and a drop-in that opens configured paths where
-the service's walls hide them. systemd's generator runs it, at each boot and ``systemctl daemon-reload``, when hardly anything
+"""``immich-usb-backup make-units``: a timer for each disk that has a schedule, a drop-in that opens configured paths where the
+service's walls hide them, and one for each other unit that hides the photos from it. systemd's generator runs it, at each boot and ``systemctl daemon-reload``, when hardly anything
 else is there: it loads little, and never stands in the way of a boot."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from immich_usb_backup.adapters.links import to_open
+from immich_usb_backup.adapters.links import every_step, to_open
 from immich_usb_backup.exit_codes import ExitCode
-from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, refused
+from immich_usb_backup.policy.hidden_paths import configured, drop_in, hidden, photos, refused
+from immich_usb_backup.policy.photo_walls import UNITS, hiding, to_hide
 from immich_usb_backup.policy.schedule import normalised, timer_name, timer_text
 from immich_usb_backup.policy.text import printable
 
 _CONFIG = "/etc/immich-usb-backup/config.toml"
 _LONGEST = 1_000_000
 _WANTS = "timers.target.wants"
-DROP_IN = "immich-usb-backup.service.d/10-configured-paths.conf"
+_NAME = "10-configured-paths.conf"
+DROP_IN = f"immich-usb-backup.service.d/{_NAME}"
 """Its place below systemd's folder for generated units; before what people add, which then holds."""
 
 
@@ -35,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write them. 1 where a schedule or a path cannot be used: the others are written all the same."""
     config = _read(arguments.config)
     good = _open(arguments.folder, config)
+    good = _hide(arguments.folder, config) and good
     for disk, schedule in _schedules(config):
         problem = _write(arguments.folder, disk, schedule)
         good = good and not problem
@@ -74,6 +78,20 @@ def _open(folder: Path, config: Mapping[str, Any]) -> bool:
         print(f"immich-usb-backup: {', '.join(hidden(paths))} stays hidden: {error}", file=sys.stderr)
         return False
     return not refused(paths)
+
+
+def _hide(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Hide the photos from all units but the one that is for them."""
+    steps = [step for path in photos(config) for step in every_step(path)]
+    text = hiding(to_hide(steps, program=os.path.realpath(sys.prefix)))
+    try:
+        for unit in UNITS if text else ():
+            (folder / f"{unit}.d").mkdir(parents=True, exist_ok=True)
+            (folder / f"{unit}.d" / _NAME).write_text(text)
+    except OSError as error:
+        print(f"immich-usb-backup: the photos are not hidden from other units: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _schedules(config: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 STATE = Path("/var/lib/immich-usb-backup")
-DUMPS = "dumps"
-"""The folder in it with the fresh dumps; it belongs to the unit that makes them."""
+
+
+def dumps_beside(state: Path) -> Path:
+    """The folder with the fresh dumps. It belongs to the unit that makes them, and so is not in the daemon's: systemd gives it
+    to that unit's user through whatever link the folder's owner puts there."""
+    return state.with_name(f"{state.name}-dumps")
 
 
 def state_folder(given: Path | None) -> Path:
@@ -21,4 +25,4 @@ def state_folder(given: Path | None) -> Path:
 def dump_folder(given: Path | None) -> Path:
     """Fresh dumps: the option, else what systemd made for the unit that makes them, else the usual place."""
     made = os.environ.get("STATE_DIRECTORY", "")
-    return given or (Path(made.split(":")[0]) if made else STATE / DUMPS)
+    return given or (Path(made.split(":")[0]) if made else dumps_beside(STATE))

@@ -9,11 +9,11 @@ from immich_usb_backup.config import Config
 from immich_usb_backup.dbus_names import BUS_NAME, MANAGER, OBJECT_PATH
 from immich_usb_backup.doctor.checked import Checked, bad, good, unseen
 from immich_usb_backup.doctor.machine import Machine, property_of
-from immich_usb_backup.errors import BackupError
+from immich_usb_backup.errors import INSTALL_AGAIN, BackupError
 from immich_usb_backup.policy.schedule import shown, timer_name
 from immich_usb_backup.policy.text import printable
 
-INSTALL = "Install it again: sudo ./scripts/install"
+INSTALL = f"Put it back: {INSTALL_AGAIN}"
 SERVICE = "immich-usb-backup.service"
 NOTIFIER = "immich-usb-backup-notifier.path"
 AGENT = "immich-usb-backup-agent.service"

@@ -96,7 +96,8 @@ def running_backup() -> str:
     show = ("systemctl", "show", "--property=ActiveState,StatusText", DAEMON)
     values = dict(line.partition("=")[::2] for line in command_output(show, check=False).splitlines())
     text = values.get("StatusText", "")
-    return text if values.get("ActiveState") == "active" and text and not text.startswith("Idle") else ""
+    goes_on = values.get("ActiveState") in {"active", "reloading", "deactivating"}
+    return text if goes_on and text and not text.startswith("Idle") else ""
 
 
 def missing() -> list[tuple[str, str]]:

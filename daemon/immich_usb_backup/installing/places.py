@@ -96,6 +96,11 @@ def system_folder() -> Path:
     return brought if brought.is_dir() else package.parents[1]
 
 
+def are_here(folder: Path) -> bool:
+    """Whether a folder has them: a distribution's package puts them into their places, and brings no others along."""
+    return (folder / MANUALS.pattern).is_file()
+
+
 def system_files(folder: Path) -> tuple[SystemFile, ...]:
     """All of them, in the order in which they are installed."""
     return tuple(

@@ -19,23 +19,36 @@ from immich_usb_backup.installing.machine import (
     missing,
     running_backup,
 )
-from immich_usb_backup.installing.places import MANUALS, SystemFile, system_files, system_folder
+from immich_usb_backup.installing.places import MANUALS, SystemFile, are_here, system_files, system_folder
 
 SETTINGS = Path("/etc/immich-usb-backup")
 CONFIG = SETTINGS / "config.toml"
 STATE = Path("/var/lib/immich-usb-backup")
+_OTHER_STATES = tuple(STATE.with_name(f"{STATE.name}-{name}") for name in ("notifier", "dumps"))
 USERS = ("immich-usb-backup", "immich-usb-backup-notify", "immich-usb-backup-dump")
 ADMINS = "immich-usb-backup-admins"
 OUTBOX, MAILER = "immich-usb-backup-notifier.path", "immich-usb-backup-notifier.service"
 REMINDER, DUMPER = "immich-usb-backup-remind.timer", "immich-usb-backup-dump.service"
 AGENT = "immich-usb-backup-agent.service"
 _OF_TEMPLATES = tuple(f"immich-usb-backup-{name}" for name in ("schedule@*.timer", "schedule@*", "check@*", "repair@*"))
+_MOUNTS = tuple(Path(folder, USERS[0]) for folder in ("/media", "/run/media"))
+"""UDisks2 makes them for whoever mounts a disk."""
 _NATIVE = Path("/var/lib/immich/upload")
 _ELSEWHERE = (
     "Put it where they can, for example:\n"
     "  sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install immich-usb-backup\n"
     "  sudo UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin UV_PYTHON_INSTALL_DIR=/opt/uv-python uv tool install "
     "immich-usb-backup"
+)
+
+_PACKAGED = tuple(Path(folder, DAEMON) for folder in ("/usr/lib/systemd/system", "/lib/systemd/system"))
+_TAKE_OFF = (
+    "Two would get in each other's way. Take it off first, configuration and history stay:\n"
+    "  sudo apt remove immich-usb-backup"
+)
+_OF_A_PACKAGE = (
+    "Install it again:  sudo apt install ./immich-usb-backup_*.deb   Take it off:  sudo apt remove immich-usb-backup\n"
+    "On NixOS:  sudo nixos-rebuild switch"
 )
 
 
@@ -61,10 +74,19 @@ class System:
         self._tell_services()
         return self._begin()
 
+    @staticmethod
+    def refuse_for_a_package() -> None:
+        """Raises ``CannotInstall`` where a distribution's package brought the program: it looks after the rest itself."""
+        if not are_here(system_folder()):
+            text = "This program came in a package, which puts units, rules and policies into place by itself. Nothing was changed"
+            raise CannotInstall(ExitCode.UNAVAILABLE, text, hint=_OF_A_PACKAGE)
+
     def check(self) -> None:
         """Raises ``CannotInstall`` where something is missing or a backup runs, and nothing is to be changed."""
         if hidden := hidden_from_services(self.program):
             raise CannotInstall(ExitCode.UNAVAILABLE, hidden, hint=_ELSEWHERE)
+        if other := next(filter(Path.exists, _PACKAGED), None):
+            raise CannotInstall(ExitCode.UNAVAILABLE, f"A package is installed already: it has {other}", hint=_TAKE_OFF)
         if lacking := missing():
             words = "\n".join(["Missing on this machine:", *(f"  {text}" for text, _ in lacking)])
             packages = " ".join(package for _, package in lacking)
@@ -156,15 +178,18 @@ class System:
         if purge:
             self._purge()
         else:
-            kept = f"{SETTINGS}, {STATE}, {STATE}-notifier and the users {' '.join(USERS)}"
+            others = ", ".join(map(str, _OTHER_STATES))
+            kept = f"{SETTINGS}, {STATE}, {others} and the users {' '.join(USERS)}"
             machine.say(f"Kept: {kept}. Remove them with --uninstall --purge")
         machine.say("Done. The backups on your disks are untouched.")
         return ExitCode.OK
 
     def _purge(self) -> None:
         stamps = Path("/var/lib/systemd/timers").glob("stamp-immich-usb-backup-*")
-        for path in (SETTINGS, STATE, STATE.with_name(f"{STATE.name}-notifier"), *stamps):
+        for path in (SETTINGS, STATE, *_OTHER_STATES, *stamps):
             self.machine.remove(path)
+        for folder in filter(Path.is_dir, _MOUNTS):
+            self.machine.run(f"Removing {folder}, unless a disk is mounted there", "rmdir", str(folder), check=False)
         for user in filter(_has_user, USERS):
             self.machine.run(f"Removing the user {user}", "userdel", user)
         if _has_group(ADMINS):

@@ -74,6 +74,13 @@ def lateness(
     return Lateness(late=tuple(sorted(late, key=_age_key)), fresh=fresh)
 
 
+def without(what: Lateness, running: str) -> Lateness:
+    """What is left to say while a disk of this UUID is being backed up to: a backup is on its way."""
+    if not running:
+        return what
+    return Lateness(late=tuple(known for known in what.late if known.disk.uuid != running), fresh=what.fresh)
+
+
 def _age_key(known: KnownDisk) -> datetime:
     return known.good or known.first
 

@@ -17,8 +17,13 @@ NEVER = (
     *("/etc/immich-usb-backup/smtp-password", "/etc/immich-usb-backup/immich-api-key"),
     *("/etc/immich-usb-backup/database-password", "/etc/immich-usb-backup/ping-url"),
     *("/etc/immich-usb-backup/push-urls", "/var/lib/immich-usb-backup-notifier"),
+    *("/var/backups/shadow.bak", "/var/backups/gshadow.bak"),
+    *("/run/systemd/resolve", "/run/nscd", "/run/avahi-daemon", "/var/spool/postfix"),
+    *("/run/docker.sock", "/run/docker", "/run/containerd", "/run/podman", "/run/crio", "/run/libvirt"),
+    *("/sys/kernel/debug", "/sys/kernel/tracing"),
 )
-"""Hidden whatever the configuration says."""
+"""Hidden whatever the configuration says: passwords, our own secrets, programs that would reach the network for us (the
+capability opens their folders, and some of their sockets are open to everybody), and what the kernel shows to root."""
 
 SECRETS = (
     *("/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssl/private"),
@@ -36,12 +41,20 @@ _LIBRARY = ("upload", "library", "profile", "backups")
 def configured(config: Mapping[str, Any]) -> Iterator[str]:
     """Every path in a configuration, as it came out of TOML, that the service reads. What has the wrong type is skipped: the
     service says what is wrong with it."""
-    database, extra, files = config.get("database"), config.get("extra"), config.get("config_files")
-    media = config.get("media_location")
+    yield from photos(config)
+    database, files = config.get("database"), config.get("config_files")
+    values = [database.get("dumps")] if isinstance(database, dict) else []
+    yield from _paths([*values, *(files if isinstance(files, list) else [])])
+
+
+def photos(config: Mapping[str, Any]) -> Iterator[str]:
+    """Those of them with photos."""
+    media, extra = config.get("media_location"), config.get("extra")
     values = [media, *(f"{media}/{name}" for name in _LIBRARY if isinstance(media, str))]
-    values += [database.get("dumps")] if isinstance(database, dict) else []
-    values += files if isinstance(files, list) else []
-    values += extra.values() if isinstance(extra, dict) else []
+    yield from _paths([*values, *(extra.values() if isinstance(extra, dict) else ())])
+
+
+def _paths(values: Iterable[Any]) -> Iterator[str]:
     yield from (value for value in values if isinstance(value, str) and value.startswith("/"))
 
 
@@ -53,7 +66,7 @@ def hidden(paths: Iterable[str]) -> tuple[str, ...]:
 def outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Each once, sorted, and none that lies within another."""
     found = sorted({_plain(path) for path in paths})
-    return tuple(path for path in found if not any(path != other and _within(path, other) for other in found))
+    return tuple(path for path in found if not any(path != other and within(path, other) for other in found))
 
 
 def refused(paths: Iterable[str]) -> tuple[str, ...]:
@@ -64,8 +77,8 @@ def refused(paths: Iterable[str]) -> tuple[str, ...]:
 def kept_back(paths: Iterable[str]) -> tuple[str, ...]:
     """The secrets that lie in one of these folders and are not named themselves: they stay hidden."""
     named = {_plain(path) for path in paths}
-    inside = (wall for wall in SECRETS if any(_within(wall, path) for path in named))
-    return tuple(wall for wall in inside if not any(_within(path, wall) for path in named))
+    inside = (wall for wall in SECRETS if any(within(wall, path) for path in named))
+    return tuple(wall for wall in inside if not any(within(path, wall) for path in named))
 
 
 def drop_in(paths: Iterable[str]) -> str:
@@ -88,7 +101,7 @@ def _secrets(wanted: Iterable[str]) -> Iterator[str]:
 
 
 def _wall(path: str) -> str | None:
-    return next((wall for wall in (*HOMES, *SECRETS) if _within(path, wall)), None)
+    return next((wall for wall in (*HOMES, *SECRETS) if within(path, wall)), None)
 
 
 def in_a_home(path: str) -> bool:
@@ -113,12 +126,17 @@ def is_opened(path: str, text: str) -> bool:
     return any(_line("/".join(parts[:count])) in text.splitlines() for count in range(2, len(parts) + 1))
 
 
-def _within(path: str, folder: str) -> bool:
+def within(path: str, folder: str) -> bool:
+    """Whether it is this folder, or lies in it."""
     return path == folder or path.startswith(folder + "/")
 
 
 def _line(path: str) -> str:
-    """``-``: one that is not there yet keeps nothing from starting."""
+    return f"BindReadOnlyPaths={quoted(path)}"
+
+
+def quoted(path: str) -> str:
+    """As a unit has it. ``-``: one that is not there yet keeps nothing from starting."""
     for special in ("\\", '"', ":"):
         path = path.replace(special, f"\\{special}")
-    return f'BindReadOnlyPaths="-{path.replace("%", "%%")}"'
+    return f'"-{path.replace("%", "%%")}"'

@@ -17,13 +17,13 @@ _HERE = "/media/me/DISK/immich-server-backups"
 _MEDIA = "/opt/immich-app/library"
 _COMMAND_BYTES = 2000
 _EXTRA = "--extra NAME=/where/it/was"
-_DATABASE_ONLY = ("cd /opt/immich-app", "docker compose create", "docker start immich_postgres", "sleep 10")
+_DATABASE_ONLY = ("cd /opt/immich-app", "sudo docker compose create", "sudo docker start immich_postgres", "sleep 10")
 
 _SEARCH_PATH = (
     "sed \"s/SELECT pg_catalog.set_config('search_path', '', false);"
     "/SELECT pg_catalog.set_config('search_path', 'public, pg_catalog', true);/g\""
 )
-_PSQL = "docker exec -i immich_postgres psql --username=postgres"
+_PSQL = "sudo docker exec -i immich_postgres psql --username=postgres"
 _OF_ONE_DATABASE = f"{_PSQL} --dbname=immich --single-transaction --set ON_ERROR_STOP=on"
 _OF_A_CLUSTER = f"{_PSQL} --dbname=postgres"
 
@@ -181,6 +181,6 @@ def _load(facts: PageFacts, psql: str) -> str:
 
 def _start() -> str:
     return f"""\
-{_commands("docker compose up -d")}
+{_commands("sudo docker compose up -d")}
 <p>Look at a few photos, old and new ones. Then let Immich make thumbnails and videos again: <i>Administration</i>, <i>Jobs</i>,
 <i>Generate Thumbnails</i> and <i>Transcode Videos</i>, both for <i>missing</i> ones.</p>"""
