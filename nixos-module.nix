@@ -123,24 +123,35 @@ let
   # (toString: a path literal, which is refused, is not to be copied into the store first.)
   credential =
     name: lib.optional (given ? ${name}) "${name}:${withoutSpecifiers (toString cfg.${secrets.${name}})}";
-  # Photos, for the units that have no business with them. A folder that holds what the units themselves need stays seen.
+  # Photos are hidden from the units that have no business with them, but for a folder that holds what the units themselves
+  # need. (The generator does so too, and follows links.)
   mayNotSee = map quoted (
-    lib.filter (folder: !lib.any (needed: lib.hasPrefix "${lib.removeSuffix "/" folder}/" "${needed}/") neededFolders) (
+    lib.filter (folder: !touches folder) (
       lib.optional (cfg.settings.media_location != null) cfg.settings.media_location
       ++ lib.attrValues cfg.settings.extra
     )
   );
+  within = file: folder: lib.hasPrefix "${lib.removeSuffix "/" folder}/" "${lib.removeSuffix "/" file}/";
+  touches = folder: lib.any (needed: within needed folder || within folder needed) neededFolders;
   neededFolders = [
+    "/usr"
+    "/bin"
+    "/sbin"
+    "/lib"
+    "/lib64"
     builtins.storeDir
     "/dev"
-    "/etc/immich-usb-backup"
     "/proc"
-    "/run"
     "/sys"
-    "/tmp"
     "/var/lib/immich-usb-backup"
     "/var/lib/immich-usb-backup-notifier"
+    "/var/lib/immich-usb-backup-dumps"
+    "/tmp"
     "/var/tmp"
+    "/etc/immich-usb-backup"
+    "/run/systemd"
+    "/run/dbus"
+    "/run/credentials"
   ];
   # The unit hides homes; configured folders in them are opened. (The generator does so too, and follows links.)
   read =
@@ -150,7 +161,7 @@ let
     ]
     ++ cfg.settings.config_files
     ++ lib.attrValues cfg.settings.extra;
-  inHome = file: lib.any (home: file == home || lib.hasPrefix "${home}/" file) [ "/home" "/root" "/run/user" ];
+  inHome = file: lib.any (within file) [ "/home" "/root" "/run/user" ];
   # As units have it: one word, optional, without specifiers.
   quoted =
     file: "\"-${builtins.replaceStrings [ "\\" "\"" ":" "%" ] [ "\\\\" "\\\"" "\\:" "%%" ] file}\"";
@@ -451,7 +462,7 @@ in
         LoadCredential = credential "immich-api-key" ++ credential "database-password";
         InaccessiblePaths = mayNotSee;
       }
-      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = immich.user; };
+      // lib.optionalAttrs (hasDatabase && usesPgDump) { User = lib.mkDefault immich.user; };
     };
 
     systemd.services."immich-usb-backup-check@" = {

@@ -1,5 +1,5 @@
 # The module with some settings on a machine with or without services.immich: what it would set, for test_nix.py.
-{ settings, immich ? null }:
+{ settings, immich ? null, more ? { } }:
 let
   lib = import ./lib.nix;
   o = lib.mkOption;
@@ -26,7 +26,7 @@ let
       postgresql = drv "postgresql";
     };
     extra = {
-      imports = if immich == null then [ ] else [ withImmich ];
+      imports = [ { config = more; } ] ++ (if immich == null then [ ] else [ withImmich ]);
       config.services.immich-usb-backup = settings;
     };
   };

@@ -267,6 +267,11 @@ def test_what_a_unit_needs_or_hides_anyway_is_not_hidden(path: str) -> None:
     assert to_hide([path], program="/opt/immich-usb-backup/1.0") == ()
 
 
+def test_photos_in_a_folder_that_cannot_be_hidden_are_hidden_themselves() -> None:
+    """All of /var is backed up, too, and the units have their state in it."""
+    assert to_hide(["/var", "/var/photos", "/var/photos/upload"], program="/opt/x") == ("/var/photos",)
+
+
 # What people are told ---------------------------------------------------------------------------------------
 
 PHOTOS = "/home/alice/photos"

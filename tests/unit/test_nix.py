@@ -25,6 +25,7 @@ from immich_usb_backup import config as configuration
 from immich_usb_backup.cli.check_config import CREDENTIAL
 from immich_usb_backup.config import Config
 from immich_usb_backup.policy.hidden_paths import drop_in
+from immich_usb_backup.policy.photo_walls import UNITS, hiding, to_hide
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "nix" / "golden"
@@ -111,18 +112,18 @@ def test_another_media_location_of_immich_is_found() -> None:
     assert 'InaccessiblePaths="-/tank/photos"\n' in found["units"]["immich-usb-backup-notifier.service"]
 
 
-@pytest.mark.parametrize("name", ["notifier", "dump", "check@", "repair@", "schedule@", "remind"])
-def test_photos_are_hidden_from_every_unit_but_the_service(name: str) -> None:
-    units = _evaluated(EVERYTHING)["units"]
-    assert 'InaccessiblePaths="-/srv/photos"\n' in units[f"immich-usb-backup-{name}.service"]
-    assert 'InaccessiblePaths="-/mnt/Pictures"\n' in units[f"immich-usb-backup-{name}.service"]
-    assert "/srv/photos" not in units["immich-usb-backup.service"]
-
-
 def test_a_dump_is_made_as_immich_itself_reaches_its_database() -> None:
     found = _evaluated({"enable": True}, {**IMMICH, "user": "photos", "database": {"user": "photos"}})
     assert "User=photos\n" in found["units"]["immich-usb-backup-dump.service"]
     assert "-postgresql/bin:" in found["units"]["immich-usb-backup-dump.service"]
+
+
+def test_who_makes_the_dump_can_be_overridden_without_force() -> None:
+    more = '{ systemd.services.immich-usb-backup-dump.serviceConfig.User = "backup"; }'
+    arguments = f"{{ settings.enable = true; immich.enable = true; more = {more}; }}"
+    done = _nix("--eval", "--strict", "--json", "-E", f"(import ./tests/nix/evaluate.nix {arguments}).units")
+    assert done.returncode == 0, done.stderr
+    assert "User=backup\n" in json.loads(done.stdout)["immich-usb-backup-dump.service"]
 
 
 def test_a_database_that_wants_a_password_leaves_immichs_own_dumps() -> None:
@@ -214,12 +215,25 @@ def test_folders_in_homes_are_opened_to_the_service_and_no_others() -> None:
     assert sorted(opened) == drop_in(names).splitlines()[2:]
 
 
-def test_folders_that_the_units_need_are_not_hidden_from_them() -> None:
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["/"],
+        ["/var/lib", "/nix", "/usr/x", "/run", "/etc"],
+        ["/run/x", "/tank/photos", "/data/a b", "/opt", "/sysx", "/var/lib/docker"],
+    ],
+)
+def test_photos_are_hidden_by_the_module_as_by_the_generator(folders: list[str]) -> None:
     """Somebody's extra folder may be all of /var/lib, in which the notifier has its state."""
-    extra = {"a": "/var/lib", "b": "/nix", "c": "/etc/", "d": "/", "e": "/var/lib/docker", "f": "/mnt/x/"}
+    extra = {f"x{number}": folder for number, folder in enumerate(folders)}
     unit = _evaluated({"enable": True, "settings": {"extra": extra}})["units"]["immich-usb-backup-notifier.service"]
-    hidden = [line for line in unit.splitlines() if line.startswith("InaccessiblePaths=")]
-    assert hidden == ['InaccessiblePaths="-/var/lib/docker"', 'InaccessiblePaths="-/mnt/x/"']
+    lines = [line for line in unit.splitlines() if line.startswith("InaccessiblePaths=")]
+    assert sorted(lines) == hiding(to_hide(folders, program="/nix/store/x")).splitlines()[2:]
+
+
+def test_every_unit_that_the_generator_hides_photos_from_is_known() -> None:
+    units = _evaluated(EVERYTHING)["units"]
+    assert {name for name, text in units.items() if 'InaccessiblePaths="-/srv/photos"' in text} == set(UNITS)
 
 
 HOSTILE: Mapping[str, Any] = {

@@ -27,7 +27,8 @@ _NEEDED = (*_PROGRAMS, *_OURS, *_TEMPORARY, "/etc/immich-usb-backup", "/run/syst
 def to_hide(paths: Iterable[str], *, program: str) -> tuple[str, ...]:
     """Those that are not hidden anyway, and that no unit needs itself, such as ``/opt`` where ``program`` lies in it."""
     needed = (*_NEEDED, program)
-    return tuple(path for path in outermost(paths) if not _is_hidden(path) and not _touches(path, needed))
+    each = {plain for path in paths for plain in outermost([path])}
+    return outermost(path for path in each if not _is_hidden(path) and not _touches(path, needed))
 
 
 def hiding(paths: Iterable[str]) -> str:
