@@ -384,7 +384,9 @@ def polkit_says(
 def test_a_rule_of_ones_own_as_the_page_has_it_gives_what_it_says(tmp_path: Path) -> None:
     page = (SYSTEMD.parent / "docs/reference/dbus.md").read_text()
     (tmp_path / "rule").write_text(page.partition("```js\n")[2].partition("```")[0])
-    asked = [(user, str(action), {}) for user in ("alice", "carol") for action in Action]
+    asked: list[tuple[str, str, dict[str, str]]] = [
+        (user, str(action), {}) for user in ("alice", "carol") for action in Action
+    ]
     answers = dict(
         zip([(user, action) for user, action, _ in asked], polkit_says(asked, tmp_path / "rule"), strict=True)
     )
