@@ -180,6 +180,14 @@ def test_the_columns_of_lsblk_are_there(words: list[str]) -> None:
     assert "NAME" in _run(shlex.join(words), CHECKOUT)
 
 
+def test_every_measurement_has_the_options_that_are_shown() -> None:
+    lines = re.findall(r"-m bench\.(\w+)([^\n`]*)", (CHECKOUT / "bench/README.md").read_text())
+    assert len(lines) > 4
+    for name, options in lines:
+        program = (CHECKOUT / f"bench/{name}.py").read_text()
+        assert [option for option in re.findall(r"--[\w-]+", options) if f'"{option}"' not in program] == [], name
+
+
 # systemd --------------------------------------------------------------------------------------------------
 
 

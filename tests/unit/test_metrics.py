@@ -96,6 +96,21 @@ def test_everything_about_a_disk_that_is_well() -> None:
     assert [_value(samples, "photos", state=state) for state in states] == [10, 9, 4, 1, 0]
 
 
+def test_the_page_names_every_gauge_and_its_alerts_ask_for_them() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/metrics.md").read_text()
+    samples = parsed(textfile([_known(verdict=VERDICT)], CONFIG, now=NOON))
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    real = {name for name, _ in samples}
+    assert sorted(documented) == sorted(real)
+    (photos,) = (row[1] for row in rows if row[0] == "| `photos`")
+    states = {value for name, labels in samples if name == "photos" for key, value in labels if key == "state"}
+    assert set(re.findall(r"`(\w+)`", photos)) == {*states, "state"}
+    asked = set(re.findall(rf"{PREFIX}(\w+)", page.partition("```yaml")[2].partition("```")[0]))
+    assert asked
+    assert asked <= real
+
+
 def test_what_is_not_known_is_left_out() -> None:
     never = _known(good=None, last=make_report(outcome=Outcome.FAILED, free_bytes=None))
     config = Config.model_validate({"freshness": {"due_days": 0}})

@@ -395,12 +395,28 @@ console.log(JSON.stringify(questions.map(answer)));
 """.replace("GROUP", GROUP)
 
 
-def polkit_says(questions: list[tuple[str, str, dict[str, str]]]) -> list[str | None]:
+def polkit_says(
+    questions: list[tuple[str, str, dict[str, str]]], rule: Path = SYSTEMD / "50-immich-usb-backup.rules"
+) -> list[str | None]:
     """What the rule answers to (user, action, details); None leaves the question to others."""
-    done = run("node", "-e", QUESTIONS, SYSTEMD / "50-immich-usb-backup.rules", json.dumps(questions))
+    done = run("node", "-e", QUESTIONS, rule, json.dumps(questions))
     assert done.returncode == 0, done.stderr
     answers: list[str | None] = json.loads(done.stdout)
     return answers
+
+
+@needs_node
+def test_a_rule_of_ones_own_as_the_page_has_it_gives_what_it_says(tmp_path: Path) -> None:
+    page = (SYSTEMD.parent / "docs/reference/dbus.md").read_text()
+    (tmp_path / "rule").write_text(page.partition("```js\n")[2].partition("```")[0])
+    asked: list[tuple[str, str, dict[str, str]]] = [
+        (user, str(action), {}) for user in ("alice", "carol") for action in Action
+    ]
+    answers = dict(
+        zip([(user, action) for user, action, _ in asked], polkit_says(asked, tmp_path / "rule"), strict=True)
+    )
+    assert [key for key, answer in answers.items() if answer is not None] == [("alice", str(Action.OPERATE))]
+    assert answers["alice", str(Action.OPERATE)] == "yes"
 
 
 @needs_node
