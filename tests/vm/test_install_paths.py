@@ -6,6 +6,7 @@ In a guest of its own, with nothing of ours in it. What is typed is taken from t
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from tests.vm.installing import GUEST_PYTHON, REPOSITORY, collect, documented
 from tests.vm.journal import Journal
 from tests.vm.people import MANAGER
 from tests.vm.test_install import OURS as FIND_OURS
+from tests.vm.test_set_up import NOT_HERE
 
 CHECKOUT = "/root/immich-usb-backup"
 DIST = f"{CHECKOUT}/dist"
@@ -123,10 +125,11 @@ async def test_the_package_from_nothing_to_a_backup_and_off_again(bare: Backup, 
     await _in_checkout(guest, documented("sudo apt install ./dist/"))
     await _answers_on_the_bus(guest)
     await _is_backed_up(bare, blue)
+    await _is_healthy(guest)
     await _cannot_be_changed_under_a_backup(bare, tmp_path)
     await _begins_anew_by_itself(bare)
     await _is_backed_up(bare, blue)
-    await guest.sh("apt-get remove -y immich-usb-backup")
+    await guest.sh("dpkg --remove immich-usb-backup")
     assert (await guest.sh(f"systemctl is-active {DAEMON}", check=False)).stdout.strip() == "inactive"
     await guest.sh(f"test -s {CONFIG} && test -s /var/lib/immich-usb-backup/state.db && id {USERS.split()[0]}")
     await guest.sh("dpkg --purge immich-usb-backup")
@@ -158,7 +161,7 @@ async def test_the_wheel_alone_from_nothing_to_a_backup_and_off_again(bare: Back
 async def _as_pipx_does(guest: Guest) -> None:
     venv = "/opt/pipx/venvs/immich-usb-backup"
     await guest.sh(
-        f"python3 -m venv --without-pip {venv} && python3 -m pip --python {venv}/bin/python install --quiet --no-compile "
+        f"python3 -m venv --without-pip {venv} && python3 -m pip --python {venv}/bin/python install --quiet "
         f"--no-index --find-links /root/wheels immich-usb-backup && ln -s {venv}/bin/immich-usb-backup /usr/local/bin/",
         timeout=INSTALL_SECONDS,
     )
@@ -177,6 +180,12 @@ async def _left(guest: Guest) -> str:
 async def _answers_on_the_bus(guest: Guest) -> None:
     """Desktops and commands reach the service, which D-Bus lets have its name only where it knows the users."""
     await guest.sh(f"runuser -u nobody -- busctl call {MANAGER} GetState")
+
+
+async def _is_healthy(guest: Guest) -> None:
+    """All that the doctor looks for is there."""
+    found = json.loads((await guest.sh("immich-usb-backup doctor --json", check=False)).stdout)
+    assert [one for one in found if one["result"] == "problem" and one["check"] not in NOT_HERE] == []
 
 
 async def _is_backed_up(backup: Backup, image: Path) -> None:
