@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.needs import cannot_run
 from tests.vm.backup import DAEMON, MEDIA, OURS, Backup, marked_image
+from tests.vm.building import build_package
 from tests.vm.guest import Completed, Guest
 from tests.vm.image import guest_image, mounted_exfat
-from tests.vm.installing import GUEST_PYTHON, REPOSITORY, collect, documented
+from tests.vm.installing import REPOSITORY, collect, documented
 from tests.vm.journal import Journal
 from tests.vm.people import MANAGER
 from tests.vm.test_install import OURS as FIND_OURS
@@ -35,7 +34,6 @@ HOMELY = "/home/carol/immich"
 USERS = "immich-usb-backup immich-usb-backup-notify immich-usb-backup-dump"
 LATER = "0.1.0+later"
 NEWER = f"/root/immich-usb-backup_{LATER}_amd64.deb"
-PYTHON = "/usr/bin/python3"
 BUILD_SECONDS = 300.0
 INSTALL_SECONDS = 300.0
 STICK_MIB = 4096
@@ -52,21 +50,9 @@ class Made:
 
 
 def _make(scratch: Path) -> Made:
-    """Build the package on the host, whose Python must be the guest's."""
-    _require_what_it_takes()
     collect(scratch)
-    _run(str(scratch / "checkout/scripts/build-deb"), "--wheels", str(scratch / "wheels"), str(scratch / "dist"))
-    (package,) = (scratch / "dist").glob("*.deb")
+    package = build_package(scratch / "checkout", scratch / "wheels", scratch / "dist")
     return Made(package, _repacked(package, scratch), scratch / "wheels")
-
-
-def _require_what_it_takes() -> None:
-    for tool in (PYTHON, "dpkg-buildpackage", "dh", "lintian"):
-        if shutil.which(tool) is None:
-            cannot_run(f"there is no {tool} to make the package with")
-    version = _run(PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
-    if version != GUEST_PYTHON:
-        cannot_run(f"{PYTHON} is {version}; a package for the guest needs {GUEST_PYTHON}, which Debian 12 has")
 
 
 def _repacked(package: Path, scratch: Path) -> Path:
