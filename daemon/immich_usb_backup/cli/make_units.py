@@ -1,6 +1,6 @@
 """``immich-usb-backup make-units``: a timer for each disk that has a schedule, a drop-in that opens configured paths where the
-service's walls hide them, and one for each other unit that hides the photos from it. systemd's generator runs it, at each boot and ``systemctl daemon-reload``, when hardly anything
-else is there: it loads little, and never stands in the way of a boot."""
+service's walls hide them, and one for each other unit that hides the photos from it. systemd's generator runs it, at each boot
+and ``systemctl daemon-reload``, when hardly anything else is there: it loads little, and never stands in the way of a boot."""
 
 from __future__ import annotations
 
