@@ -59,6 +59,11 @@ def _build_within(root: Path, checkout: Path, wheels: Path, target: Path) -> Non
         shutil.copytree(checkout, work / "checkout", symlinks=True)
         shutil.copytree(wheels, work / "wheels")
         inside = Path("/srv") / work.name
-        build: list[str | Path] = [inside / "checkout/scripts/build-deb", "--wheels", inside / "wheels", inside / "made"]
+        build: list[str | Path] = [
+            inside / "checkout/scripts/build-deb",
+            "--wheels",
+            inside / "wheels",
+            inside / "made",
+        ]
         run(["unshare", "--mount", "sh", "-c", _CHROOT, "sh", root, *build], seconds=BUILD_SECONDS)
         shutil.copytree(work / "made", target, dirs_exist_ok=True)

@@ -34,11 +34,16 @@ class Installed:
     wheels: str = "/root/wheels"
 
 
-def documented(beginning: str) -> str:
-    """The one command that users read on the page about installing and that begins so."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith(beginning)]
-    assert len(lines) == 1, f"{PAGE.name} has {len(lines)} lines that begin with {beginning!r}"
-    return lines[0]
+def documented(*beginnings: str) -> str:
+    """The commands that users read on the page about installing: for each beginning the one line that begins so."""
+    lines = PAGE.read_text().splitlines()
+    found = [[line for line in lines if line.startswith(beginning)] for beginning in beginnings]
+    assert [len(one) for one in found] == [1] * len(beginnings), f"{PAGE.name}: {found}"
+    return " && ".join(line for (line,) in found)
+
+
+CONFIG_FIRST = ("sudo mkdir -p /etc/immich-usb-backup", "sudo cp systemd/config.example.toml ")
+"""What comes before the installer."""
 
 
 def installed_image() -> GuestImage:

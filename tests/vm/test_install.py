@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from tests.vm.guest import Guest
-from tests.vm.installing import Installed, documented, installed_image
+from tests.vm.installing import CONFIG_FIRST, Installed, documented, installed_image
 
 OURS = "find / -xdev \\( -path /proc -o -path /sys -o -path /root \\) -prune -o -iname '*immich*usb*backup*' -print"
 
@@ -26,7 +26,7 @@ async def test_install_run_upgrade_and_purge_leave_nothing(fresh: Guest) -> None
     await fresh.sh(
         "mkdir -p /var/lib/immich/upload /var/lib/immich/library /var/lib/immich/profile /var/lib/immich/backups"
     )
-    await fresh.sh(f"cd {place.checkout} && {documented('sudo mkdir -p /etc/immich-usb-backup')}")
+    await fresh.sh(f"cd {place.checkout} && {documented(*CONFIG_FIRST)}")
     await fresh.sh("systemctl enable --now immich-usb-backup.service && systemctl is-active immich-usb-backup.service")
     before = (await fresh.sh("systemctl show -p MainPID --value immich-usb-backup.service")).stdout
     looked = await fresh.sh(f"{script} --uninstall --dry-run")

@@ -20,7 +20,7 @@ from tests.vm.backup import DAEMON, MEDIA, OURS, Backup, marked_image
 from tests.vm.building import build_package
 from tests.vm.guest import Completed, Guest
 from tests.vm.image import guest_image, mounted_exfat
-from tests.vm.installing import REPOSITORY, collect, documented
+from tests.vm.installing import CONFIG_FIRST, REPOSITORY, collect, documented
 from tests.vm.journal import Journal
 from tests.vm.people import MANAGER
 from tests.vm.test_install import OURS as FIND_OURS
@@ -106,7 +106,7 @@ def test_lintian_finds_no_error_in_the_package(made: Made) -> None:
 
 async def test_the_package_from_nothing_to_a_backup_and_off_again(bare: Backup, tmp_path: Path) -> None:
     guest, blue = bare.guest, marked_image(tmp_path / "blue.img", size_mib=STICK_MIB)
-    await _in_checkout(guest, documented("sudo mkdir -p /etc/immich-usb-backup"))
+    await _in_checkout(guest, documented(*CONFIG_FIRST))
     await guest.sh(f"sed -i 's|^# config_files = .*|config_files = [\"{HOMELY}\"]|' {CONFIG}")
     await _in_checkout(guest, documented("sudo apt install ./dist/"))
     await _answers_on_the_bus(guest)
