@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,25 @@ def dump(tmp_path: Path) -> Path:
     return tmp_path / "dump.sql.gz"
 
 
+class Closed(SqliteAssetBooks):
+    """Closes at the end what was opened."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.opened: list[SqliteAssetBook] = []
+
+    async def open(self, dump: Path, *, sha256: str, media_location: Path) -> SqliteAssetBook:
+        book = await super().open(dump, sha256=sha256, media_location=media_location)
+        self.opened.append(book)
+        return book
+
+
 @pytest.fixture
-def books(tmp_path: Path) -> SqliteAssetBooks:
-    return SqliteAssetBooks(tmp_path / "state")
+async def books(tmp_path: Path) -> AsyncIterator[SqliteAssetBooks]:
+    books = Closed(tmp_path / "state")
+    yield books
+    for book in books.opened:
+        await book.close()
 
 
 def _files(tmp_path: Path) -> list[Path]:

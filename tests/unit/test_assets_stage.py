@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -38,6 +39,23 @@ class _Books:
         return self.book
 
 
+Prepare = Callable[[Ports], Awaitable[Work]]
+
+
+@pytest.fixture
+async def prepare(world: World, config: Config) -> AsyncIterator[Prepare]:
+    """Makes a run's work on a disk; its manifest is closed in the end."""
+    made: list[Work] = []
+
+    async def prepare(ports: Ports) -> Work:
+        made.append(await _work(world, config, ports))
+        return made[-1]
+
+    yield prepare
+    for work in made:
+        await work.manifest.close()
+
+
 async def _work(world: World, config: Config, ports: Ports) -> Work:
     disk = Disk(name="Blue", label="BLUE", uuid="1234", serial="", model="", size=10**12, device_node="")
     run = RunContext(run_id="r", disk=disk, started=world.ports.clock.now(), config=config, ports=ports, dump=DUMP)
@@ -55,26 +73,26 @@ async def _work(world: World, config: Config, ports: Ports) -> Work:
     )
 
 
-async def test_the_assets_of_the_dump_on_the_disk_are_opened(world: World, config: Config) -> None:
+async def test_the_assets_of_the_dump_on_the_disk_are_opened(world: World, config: Config, prepare: Prepare) -> None:
     books = _Books()
-    work = await _work(world, config, replace(world.ports, asset_books=books))
+    work = await prepare(replace(world.ports, asset_books=books))
     await open_assets(work)
     assert work.assets is books.book
     assert books.asked == [(config.dumps / DUMP, SHA256, config.media_location)]
     assert work.run.findings == []
 
 
-async def test_a_dump_that_was_made_for_this_run_is_read_where_it_was_made(world: World, config: Config) -> None:
+async def test_a_dump_that_was_made_for_this_run_is_read_where_it_was_made(world: World, prepare: Prepare) -> None:
     books = _Books()
-    work = await _work(world, config, replace(world.ports, asset_books=books))
+    work = await prepare(replace(world.ports, asset_books=books))
     work.run.dump_path = Path("/run/fresh.sql.gz")
     await open_assets(work)
     assert [path for path, _, _ in books.asked] == [Path("/run/fresh.sql.gz")]
 
 
-async def test_without_a_dump_there_is_nothing_to_open_and_nothing_more_to_say(world: World, config: Config) -> None:
+async def test_without_a_dump_there_is_nothing_to_open_and_nothing_more_to_say(world: World, prepare: Prepare) -> None:
     books = _Books()
-    work = await _work(world, config, replace(world.ports, asset_books=books))
+    work = await prepare(replace(world.ports, asset_books=books))
     work.run.dump = None
     await open_assets(work)
     assert (work.assets, books.asked, work.run.findings) == (None, [], [])
@@ -82,10 +100,10 @@ async def test_without_a_dump_there_is_nothing_to_open_and_nothing_more_to_say(w
 
 @pytest.mark.parametrize("kind", [DumpUnusable, SourceUnreadable, StateDamaged, DeadlineMissed])
 async def test_assets_that_cannot_be_read_make_the_run_partial_and_do_not_end_it(
-    world: World, config: Config, kind: type[BackupError]
+    world: World, prepare: Prepare, kind: type[BackupError]
 ) -> None:
     books = _Books(kind("dump.sql.gz: it is no dump"))
-    work = await _work(world, config, replace(world.ports, asset_books=books))
+    work = await prepare(replace(world.ports, asset_books=books))
     await open_assets(work)
     (finding,) = work.run.findings
     assert work.assets is None
@@ -95,10 +113,10 @@ async def test_assets_that_cannot_be_read_make_the_run_partial_and_do_not_end_it
 
 @pytest.mark.parametrize("cut_off", [False, True])
 async def test_the_assets_are_closed_with_the_books(
-    world: World, config: Config, monkeypatch: pytest.MonkeyPatch, *, cut_off: bool
+    world: World, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, *, cut_off: bool
 ) -> None:
     source = _Books()
-    work = await _work(world, config, replace(world.ports, asset_books=source))
+    work = await prepare(replace(world.ports, asset_books=source))
 
     async def opened(*_: object, **__: object) -> Work:
         return work
