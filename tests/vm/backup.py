@@ -66,7 +66,7 @@ _IS_IDLE = (
     "busctl call io.github.immich_usb_backup1 /io/github/immich_usb_backup1 io.github.immich_usb_backup1.Manager"
     """ GetState | grep -q '"running" b false'"""
 )
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 180.0
 
 _AS_IT_WAS = f"sysctl -q vm.dirty_bytes=0 vm.dirty_ratio=20; rsync -a --delete {PRISTINE}/ {MEDIA}/"
 
