@@ -73,12 +73,12 @@ def _paths(values: Iterable[Any]) -> Iterator[str]:
 
 def hidden(paths: Iterable[str]) -> tuple[str, ...]:
     """Those that the walls hide, sorted, each once, and none that lies within another."""
-    return outermost(path for path in paths if _wall(_plain(path)) is not None)
+    return outermost(path for path in paths if _wall(plain(path)) is not None)
 
 
 def outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Each once, sorted, and none that lies within another."""
-    found = sorted({_plain(path) for path in paths})
+    found = sorted({plain(path) for path in paths})
     return tuple(path for path in found if not any(path != other and within(path, other) for other in found))
 
 
@@ -89,7 +89,7 @@ def refused(paths: Iterable[str]) -> tuple[str, ...]:
 
 def kept_back(paths: Iterable[str]) -> tuple[str, ...]:
     """The secrets that lie in one of these folders and are not named themselves: they stay hidden."""
-    named = {_plain(path) for path in paths}
+    named = {plain(path) for path in paths}
     inside = (wall for wall in SECRETS if any(within(wall, path) for path in named))
     return tuple(wall for wall in inside if not any(within(path, wall) for path in named))
 
@@ -120,16 +120,16 @@ def _wall(path: str) -> str | None:
 
 def in_a_home(path: str) -> bool:
     """Whether it lies where the unit has empty folders, which bear what does not exist (yet)."""
-    return _wall(_plain(path)) in HOMES
+    return _wall(plain(path)) in HOMES
 
 
 def is_roots_alone(path: str) -> bool:
     """Whether it lies in root's home, or is a secret."""
-    wall = _wall(_plain(path))
+    wall = _wall(plain(path))
     return wall == "/root" or wall in SECRETS
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """Without ``..``, ``.`` and needless slashes. Text only: what a link would lead to is not looked at."""
     parts: list[str] = []
     for part in path.split("/"):

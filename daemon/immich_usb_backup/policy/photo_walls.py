@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from immich_usb_backup.policy.hidden_paths import HOMES, outermost, quoted, within
+from immich_usb_backup.policy.hidden_paths import HOMES, outermost, plain, quoted, within
 
 UNITS = tuple(
     f"immich-usb-backup-{name}.service" for name in ("notifier", "dump", "remind", "schedule@", "check@", "repair@")
@@ -27,8 +27,7 @@ _NEEDED = (*_PROGRAMS, *_OURS, *_TEMPORARY, "/etc/immich-usb-backup", "/run/syst
 def to_hide(paths: Iterable[str], *, program: str) -> tuple[str, ...]:
     """Those that are not hidden anyway, and that no unit needs itself, such as ``/opt`` where ``program`` lies in it."""
     needed = (*_NEEDED, program)
-    each = {plain for path in paths for plain in outermost([path])}
-    return outermost(path for path in each if not _is_hidden(path) and not _touches(path, needed))
+    return outermost(path for path in map(plain, paths) if not _is_hidden(path) and not _touches(path, needed))
 
 
 def hiding(paths: Iterable[str]) -> str:
