@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import immich_schema, postgres, samples
+from tests.support.programs import put_program
 from tests.support.spare_machine import SpareMachine
 
 HOW_TO = Path(__file__).resolve().parents[2] / "docs/how-to"
@@ -38,8 +39,7 @@ def test_the_role_that_the_page_makes_can_read_and_cannot_write(postgres_server:
 def _types(line: str, folder: Path, server: postgres.Server, dump: Path) -> subprocess.CompletedProcess[str]:
     """The block of the page with ``line`` in it, before a docker that stands for the database's container."""
     (text,) = (block for block in re.findall(r"(?ms)^```sh\n(.*?)^```$", BY_HAND) if line in block)
-    (folder / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-    (folder / "sudo").chmod(0o755)
+    put_program(folder, "sudo", 'exec "$@"')
     environment = {**os.environ, **postgres.put_docker(folder, {"PGHOST": str(server.cluster.socket)})}
     command = ["bash", "-o", "pipefail", "-c", text.replace(DUMP_ON_THE_PAGE, str(dump))]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

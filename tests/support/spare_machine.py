@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support import samples
 from tests.support.backup_folder import make_backup
+from tests.support.programs import put_program
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"(?ms)^```sh\n(.*?)^```$", (CHECKOUT / "docs/how-to/restore.md").read_text())
@@ -31,18 +32,13 @@ class SpareMachine:
             folder / name for name in ("app", "home", "pictures", "films")
         )
         self.new = self.app / "library"
-        for made in (self.app, self.home, folder / "bin"):
+        for made in (self.app, self.home):
             made.mkdir()
         (folder / "immich-usb-backup").symlink_to(CHECKOUT)
-        self._program("sudo", 'exec "$@"')
-        self._program("python3", f'exec {sys.executable} -S "$@"')
-        self._program("mount", "exit 0")
-        self._program("lsblk", "exit 0")
-
-    def _program(self, name: str, body: str) -> None:
-        path = self._folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        python = f'exec {sys.executable} -S "$@"'
+        bodies = {"sudo": 'exec "$@"', "python3": python, "mount": "exit 0", "lsblk": "exit 0"}
+        for name, body in bodies.items():
+            put_program(folder / "bin", name, body)
 
     def types(self, *containing: str, environment: Mapping[str, str] | None = None) -> str:
         """The page's blocks with these words in them, one after the other in one shell; what they print."""

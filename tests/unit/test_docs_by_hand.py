@@ -13,6 +13,7 @@ import pytest
 from tests.support import samples
 from tests.support.backup_folder import make_backup
 from tests.support.needs import cannot_run
+from tests.support.programs import put_program
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = (CHECKOUT / "docs/how-to/restore-by-hand.md").read_text()
@@ -34,14 +35,8 @@ class Computer:
         self.new = folder / "new"
         self.new.mkdir()
         (folder / "new-pictures").mkdir()
-        (folder / "bin").mkdir()
-        self._program("sudo", 'exec "$@"')
-        self._program("less", "exec cat")
-
-    def _program(self, name: str, body: str) -> None:
-        path = self._folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        for name, body in {"sudo": 'exec "$@"', "less": "exec cat"}.items():
+            self._path = put_program(folder / "bin", name, body)
 
     def types(self, page: str, containing: str, changed: Mapping[str, str] | None = None) -> str:
         """The block of the page with ``containing`` in it; what it prints."""
@@ -55,7 +50,7 @@ class Computer:
         }
         for before, after in {**places, **(changed or {})}.items():
             text = text.replace(before, after)
-        environment = {**os.environ, "PATH": f"{self._folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": self._path}
         done = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", text],
             cwd=self.disk,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.needs import cannot_run
+from tests.support.programs import put_program
 from tests.unit.test_docs_commands import (
     CHECKOUT,
     PROGRAM,
@@ -103,14 +104,6 @@ def _run(script: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def _put_program(folder: Path, name: str, body: str) -> str:
-    """A program of that name, and the PATH on which it is found."""
-    (folder / "bin").mkdir(exist_ok=True)
-    (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
-    (folder / "bin" / name).chmod(0o755)
-    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-
-
 @pytest.mark.parametrize(
     ("page", "words"), _lines("install"), ids=lambda value: value if isinstance(value, str) else ""
 )
@@ -136,9 +129,9 @@ def _installations() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "text"), _installations(), ids=lambda value: value if value.endswith(".md") else "")
 def test_the_lines_for_installing_leave_a_configuration_to_change(page: str, text: str, tmp_path: Path) -> None:
     """Up to the installer, which the guest runs, with an editor in which nothing is changed."""
-    path = _put_program(tmp_path, "sudo", 'exec "$@"')
+    path = put_program(tmp_path / "bin", "sudo", 'exec "$@"')
     for name in ("apt-get", "nano"):
-        _put_program(tmp_path, name, "exit 0")
+        put_program(tmp_path / "bin", name, "exit 0")
     before, _, _ = text.partition("sudo ./scripts/install")
     _run(before.replace(SETTINGS, str(tmp_path / "etc")), CHECKOUT, PATH=path)
     content = (tmp_path / "etc/config.toml").read_bytes()
@@ -165,8 +158,8 @@ def test_a_deleted_photo_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "said"), [(0, "it has begun"), (75, "not plugged in"), (1, "see above")])
 def test_a_script_tells_exit_codes_apart(code: int, said: str, tmp_path: Path) -> None:
     (text,) = (text for path, text in _blocks("sh") if path.name == "exit-codes.md")
-    path = _put_program(tmp_path, PROGRAM, f"exit {code}")
-    _put_program(tmp_path, "sudo", 'exec "$@"')
+    path = put_program(tmp_path / "bin", PROGRAM, f"exit {code}")
+    put_program(tmp_path / "bin", "sudo", 'exec "$@"')
     done = subprocess.run(
         ["sh", "-c", text], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
     )

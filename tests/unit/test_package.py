@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.programs import put_program
 
 DEBIAN = Path(__file__).parents[2] / "packaging/debian"
 
@@ -14,16 +14,11 @@ DEBIAN = Path(__file__).parents[2] / "packaging/debian"
 def _prerm(folder: Path, action: str, state: str, status: str) -> subprocess.CompletedProcess[str]:
     """Run it beside a service in this state. What it calls is noted in the file ``called``."""
     (folder / "run").mkdir()
-    (folder / "systemctl").write_text(
-        f"""#!/bin/sh
-case "$*" in *ActiveState*) echo '{state}' ;; *StatusText*) echo "{status}" ;; *) echo "systemctl $*" >> {folder}/called ;; esac
-"""
-    )
-    (folder / "py3clean").write_text(f"#!/bin/sh\necho py3clean >> {folder}/called\n")
-    for program in ("systemctl", "py3clean"):
-        (folder / program).chmod(0o755)
+    answers = f"""*ActiveState*) echo '{state}' ;; *StatusText*) echo "{status}" ;; *) echo "systemctl $*" >> {folder}/called"""
+    put_program(folder, "systemctl", f'case "$*" in {answers} ;; esac')
+    path = put_program(folder, "py3clean", f"echo py3clean >> {folder}/called")
     script = (DEBIAN / "prerm").read_text().replace("/run/systemd/system", f"{folder}/run")
-    environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    environment = {"PATH": path}
     return subprocess.run(
         ["sh", "-s", action], input=script, capture_output=True, text=True, check=False, env=environment
     )
